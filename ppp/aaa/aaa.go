@@ -1,5 +1,7 @@
 // Package aaa decides who may log in, with what, and what they get: secrets, profiles and address pools.
 // PPP asks an Authenticator and never learns where the answer came from (the local secrets here, or RADIUS).
+// It holds PAP (RFC 1334), CHAP (RFC 1994), MS-CHAP (RFC 2433, RFC 2759) and MPPE's start keys (RFC 3079).
+// Read local.go first.
 package aaa
 
 import (
@@ -52,6 +54,7 @@ type Grant struct {
 	DNS, WINS []netip.Addr
 	Routes    []Route
 	Encrypt   Encryption
+	UseIPv6   bool
 	ChangeMSS bool
 	RateLimit string // RouterOS notation, rx/tx seen from the router
 	// Session ends after SessionTimeout, or after IdleTimeout without traffic; zero means never.
