@@ -1,0 +1,206 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A Machine boots a kernel and runs one program in it as root.
+// The program's executable must link this package: it is its own first process too (guest.go).
+type Machine struct {
+	Kernel  Kernel
+	Memory  string        // as the kernel's mem=: "512M"
+	Timeout time.Duration // from boot to power off; then the guest is killed
+	Args    []string      // arguments of the program, which is this executable or Program
+	Program string        // empty: this executable
+	Env     []string      // nil: this process's
+	Dir     string        // working directory; empty: the current one
+	Output  io.Writer     // the program's standard output and error
+	Console io.Writer     // the kernel's console; nil: dropped (the last lines are in the error when the kernel dies)
+}
+
+// ErrTimeout is in the error of a guest that had to be killed.
+var ErrTimeout = errors.New("guest did not finish in time and was killed")
+
+// order is what the host tells the guest's first process, in the shared directory.
+type order struct {
+	Kernel string
+	Args   []string
+	Env    []string
+	Dir    string
+}
+
+const (
+	orderFile  = "order.json"
+	statusFile = "status"
+	bootEnv    = "CULVERT_LAB_BOOT"   // the shared directory's name on the host; set for the first process only
+	kernelEnv  = "CULVERT_LAB_KERNEL" // the series; set for the program in the guest
+)
+
+// Run boots, waits for the program and the power off, and returns the program's exit status.
+// An error means that the machine failed, not the program.
+func (m Machine) Run(ctx context.Context) (int, error) {
+	exe := m.Program
+	if exe == "" {
+		var err error
+		if exe, err = os.Executable(); err != nil {
+			return 0, err
+		}
+	}
+	share, err := os.MkdirTemp("", "culvert-lab-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(share)
+	o := order{Kernel: m.Kernel.Name, Args: m.Args, Env: m.Env, Dir: m.Dir}
+	if o.Env == nil {
+		o.Env = os.Environ()
+	}
+	if o.Dir == "" {
+		if o.Dir, err = os.Getwd(); err != nil {
+			return 0, err
+		}
+	}
+	b, err := json.Marshal(o)
+	if err != nil {
+		return 0, err
+	}
+	if err := os.WriteFile(filepath.Join(share, orderFile), b, 0o600); err != nil {
+		return 0, err
+	}
+	release, err := slot(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+
+	ctx, cancel := context.WithTimeout(ctx, m.Timeout)
+	defer cancel()
+	console := &tail{max: 60}
+	out, outW, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	defer out.Close()
+	cmd := exec.CommandContext(ctx, m.Kernel.Path,
+		"mem="+m.Memory, "root=/dev/root", "rootfstype=hostfs", "ro", "init="+exe,
+		"con=null", "con0=null,fd:1", "con1=null,fd:3", "ssl=null", "quiet", "panic=-1",
+		"uml_dir="+share, bootEnv+"="+share)
+	cmd.ExtraFiles = []*os.File{outW}
+	cmd.Stdout = console
+	if m.Console != nil {
+		cmd.Stdout = io.MultiWriter(console, m.Console)
+	}
+	cmd.Stderr = cmd.Stdout
+	// The guest's processes are processes of the host, traced by the kernel's. Its own process-id namespace takes all of
+	// them down with the kernel, and the kernel goes when this process does, even by SIGKILL. Without root the group must do.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
+	}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+
+	// Pdeathsig follows the thread that started the child, so that thread must live as long.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err = cmd.Start()
+	outW.Close()
+	if err != nil {
+		return 0, err
+	}
+	var copying sync.WaitGroup
+	copying.Go(func() { io.Copy(m.Output, out) })
+	err = cmd.Wait()
+	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // stubs that outlived a kernel killed without its namespace
+	copied := make(chan struct{})
+	go func() { copying.Wait(); close(copied) }()
+	select {
+	case <-copied:
+	case <-time.After(5 * time.Second):
+		out.Close()
+		<-copied
+	}
+
+	if ctx.Err() != nil {
+		return 0, fmt.Errorf("%w (%v); the kernel's last lines:\n%s", ErrTimeout, ctx.Err(), console)
+	}
+	b, serr := os.ReadFile(filepath.Join(share, statusFile))
+	status, aerr := strconv.Atoi(strings.TrimSpace(string(b)))
+	if serr != nil || aerr != nil {
+		return 0, fmt.Errorf("guest ended without a result (%v); the kernel's last lines:\n%s", err, console)
+	}
+	return status, nil
+}
+
+// slot waits until fewer guests run on this machine, in whatever process, than it has processors (at least two).
+func slot(ctx context.Context) (release func(), err error) {
+	n := max(2, runtime.NumCPU())
+	var files []*os.File
+	closeAll := func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}
+	for i := range n {
+		name := filepath.Join(os.TempDir(), fmt.Sprintf("culvert-lab-slot-%d-%d", os.Getuid(), i))
+		f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+		if err != nil {
+			closeAll()
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	for {
+		for _, f := range files {
+			if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+				return closeAll, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			closeAll()
+			return nil, fmt.Errorf("wait for another guest to end: %w", ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// tail keeps the last max lines written to it.
+type tail struct {
+	max int
+
+	mu    sync.Mutex
+	lines []string
+	part  string
+}
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lines := strings.Split(t.part+strings.ReplaceAll(string(b), "\r", ""), "\n")
+	t.part = lines[len(lines)-1]
+	t.lines = append(t.lines, lines[:len(lines)-1]...)
+	if n := len(t.lines) - t.max; n > 0 {
+		t.lines = append([]string(nil), t.lines[n:]...)
+	}
+	return len(b), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.Join(append(append([]string(nil), t.lines...), t.part), "\n")
+}

@@ -1,0 +1,212 @@
+package lab
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// An Option changes how Run boots.
+type Option func(*options)
+
+type options struct {
+	kernels  []string
+	memory   string
+	timeout  time.Duration
+	parallel bool
+	builds   []string
+	env      []string
+}
+
+// Kernels picks the kernels by series; without it every kernel of the lab is used: 6.1 and 6.12.
+func Kernels(names ...string) Option { return func(o *options) { o.kernels = names } }
+
+// Memory sets the guest's memory; 512M without it.
+func Memory(size string) Option { return func(o *options) { o.memory = size } }
+
+// Timeout sets how long the test may take in each guest; two minutes without it.
+func Timeout(d time.Duration) Option { return func(o *options) { o.timeout = d } }
+
+// Parallel lets the kernels' subtests run beside other parallel tests; guests wait for a free processor anyway.
+func Parallel() Option { return func(o *options) { o.parallel = true } }
+
+// Build compiles a command of this module on the host, statically, before the guest boots; [L.Binary] finds it there.
+func Build(importPath string) Option {
+	return func(o *options) { o.builds = append(o.builds, importPath) }
+}
+
+// Run boots each kernel and runs the calling test again inside it, as the subtest named after the kernel; there, and only
+// there, it calls f. What the guest prints is the subtest's output. Where a kernel is missing the subtest is skipped with
+// the reason, or fails when CI=true.
+//
+// The test's own code before Run runs on the host and again in the guest.
+func Run(t *testing.T, f func(t *testing.T, l *L), opts ...Option) {
+	t.Helper()
+	o := options{kernels: []string{"6.1", "6.12"}, memory: "512M", timeout: 2 * time.Minute}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	if InGuest() {
+		t.Run(os.Getenv(kernelEnv), func(t *testing.T) {
+			l := New(t)
+			stop := l.warnBefore(o.timeout)
+			defer stop()
+			f(t, l)
+		})
+		return
+	}
+	for _, name := range o.kernels {
+		t.Run(name, func(t *testing.T) {
+			if o.parallel {
+				t.Parallel()
+			}
+			host(t, name, o)
+		})
+	}
+}
+
+// host is Run outside the guest, for one kernel.
+func host(t *testing.T, name string, o options) {
+	kernel, err := FindKernel(name)
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	env := os.Environ()
+	for _, path := range o.builds {
+		file, err := build(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		env = append(env, binaryEnv(path)+"="+file)
+	}
+	out := &relay{w: t.Output(), test: t.Name()}
+	m := Machine{
+		Kernel:  kernel,
+		Memory:  o.memory,
+		Timeout: o.timeout + 15*time.Second, // the test's own timeout strikes first and tells more
+		Env:     env,
+		Output:  out,
+		Args: []string{"-test.run=" + pattern(t.Name()), "-test.v=true", "-test.count=1",
+			"-test.timeout=" + o.timeout.String(), fmt.Sprintf("-test.short=%t", testing.Short())},
+	}
+	if raceEnabled {
+		// The race detector's shadow does not fit into the guest's address space.
+		if m.Program, err = buildTest(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := time.Now()
+	status, err := m.Run(t.Context())
+	out.flush()
+	switch {
+	case err != nil:
+		t.Fatal(err)
+	case status != 0:
+		t.Errorf("failed in the guest (exit status %d, %.1f s)", status, time.Since(start).Seconds())
+	case out.skipped:
+		t.Skip("skipped in the guest")
+	case !out.ran:
+		t.Error("the guest ran no such test")
+	default:
+		t.Logf("guest %s: %.1f s", kernel.Name, time.Since(start).Seconds())
+	}
+}
+
+// pattern selects the test of that name, and of its subtests those that the host's own -test.run asks for.
+func pattern(name string) string {
+	var parts []string
+	for _, p := range strings.Split(name, "/") {
+		parts = append(parts, "^"+regexp.QuoteMeta(p)+"$")
+	}
+	if f := flag.Lookup("test.run"); f != nil {
+		if asked := strings.Split(f.Value.String(), "/"); len(asked) > len(parts) {
+			parts = append(parts, asked[len(parts):]...)
+		}
+	}
+	return strings.Join(parts, "/")
+}
+
+// relay passes the guest's output on by lines, without package testing's own framing, which the host adds again.
+type relay struct {
+	w    io.Writer
+	test string
+
+	mu           sync.Mutex
+	part         []byte
+	ran, skipped bool
+}
+
+func (r *relay) Write(b []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.part = append(r.part, b...)
+	for {
+		line, rest, ok := bytes.Cut(r.part, []byte("\n"))
+		if !ok {
+			return len(b), nil
+		}
+		r.line(string(line))
+		r.part = append([]byte(nil), rest...)
+	}
+}
+
+func (r *relay) flush() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.part) > 0 {
+		r.line(string(r.part))
+		r.part = nil
+	}
+}
+
+func (r *relay) line(s string) {
+	trimmed := strings.TrimLeft(s, " ")
+	switch {
+	case strings.HasPrefix(s, "=== "):
+		if s == "=== RUN   "+r.test {
+			r.ran = true
+		}
+		return
+	case trimmed == "PASS" || trimmed == "FAIL":
+		return
+	case strings.HasPrefix(trimmed, "--- SKIP: "+r.test+" "):
+		r.skipped = true
+		return
+	case strings.HasPrefix(trimmed, "--- "):
+		rest, ok := strings.CutPrefix(trimmed[len("--- "):], "PASS: "+r.test+"/")
+		if !ok {
+			rest, ok = strings.CutPrefix(trimmed[len("--- "):], "FAIL: "+r.test+"/")
+			rest = "FAIL " + rest
+		}
+		if !ok {
+			return // the test itself or its parents
+		}
+		s = "* " + rest
+	}
+	io.WriteString(r.w, s+"\n")
+}
+
+// warnBefore prints the daemons' logs shortly before the test's timeout would end the process without them.
+func (l *L) warnBefore(timeout time.Duration) (stop func()) {
+	timer := time.AfterFunc(timeout-timeout/20-time.Second, func() {
+		fmt.Println("lab: the test is about to time out")
+		l.m.dump(os.Stdout)
+	})
+	return func() { timer.Stop() }
+}
+
+// binaryEnv names the variable that tells the guest where a built command is.
+func binaryEnv(importPath string) string {
+	return "CULVERT_LAB_BIN_" + strings.ToUpper(filepath.Base(importPath))
+}
