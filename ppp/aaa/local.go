@@ -31,6 +31,7 @@ type login struct {
 	user, profile, service, callerID, iface string
 	local, remote                           netip.Addr
 	leases                                  [2]*lease
+	shared                                  bool // local is counted in pools.shared
 	released                                bool
 }
 
@@ -254,6 +255,8 @@ func (l *Local) assign(s *login, secret Secret, profile Profile) string {
 		if holder := l.pools.taken[s.local]; holder != nil {
 			return fmt.Sprintf("local-address %v is in use by user %s: choose another, or disconnect that user", s.local, quote(holder.owner))
 		}
+		l.pools.share(s.local)
+		s.shared = true
 	case local.Pool != "":
 		if s.leases[0] = l.pools.take(local.Pool, s.user, leaseLocal); s.leases[0] == nil {
 			return l.exhausted("local-address", local.Pool)
@@ -265,7 +268,7 @@ func (l *Local) assign(s *login, secret Secret, profile Profile) string {
 	switch {
 	case remote.Addr.IsValid():
 		s.remote = remote.Addr.Unmap()
-		if s.remote == s.local || slices.ContainsFunc(l.active, func(o *login) bool { return o.local == s.remote }) {
+		if s.remote == s.local || l.pools.shared[s.remote] > 0 {
 			return fmt.Sprintf("remote-address %v is an address of our own end of a link: choose another", s.remote)
 		}
 		got, holder := l.pools.takeStatic(s.remote, s.user, leaseRemote)
@@ -303,6 +306,9 @@ func (l *Local) giveBack(s *login) {
 		return
 	}
 	s.released = true
+	if s.shared {
+		l.pools.unshare(s.local)
+	}
 	for _, x := range s.leases {
 		l.pools.release(x)
 	}

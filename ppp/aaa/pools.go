@@ -17,6 +17,8 @@ type pools struct {
 	byName map[string]*pool
 	// taken holds every address in use, from whichever pool or secret it came: pools may overlap.
 	taken map[netip.Addr]*lease
+	// shared counts the live sessions that have an address as their own end of the link; many may have the same.
+	shared map[netip.Addr]int
 	// reserved are addresses that the configuration gives to somebody: a secret's own, or our end of a link.
 	reserved map[netip.Addr]string
 
@@ -62,7 +64,7 @@ type pool struct {
 }
 
 func newPools() *pools {
-	p := &pools{taken: map[netip.Addr]*lease{}, sticky: map[stickyKey]*list.Element{}}
+	p := &pools{taken: map[netip.Addr]*lease{}, shared: map[netip.Addr]int{}, sticky: map[stickyKey]*list.Element{}}
 	p.configure(nil, nil)
 	return p
 }
@@ -119,8 +121,22 @@ func (p *pools) release(l *lease) {
 		return
 	}
 	delete(p.taken, l.addr)
+	p.giveBack(l.addr)
+}
+
+// share notes one more session whose own end is addr; unshare takes it back.
+func (p *pools) share(addr netip.Addr) { p.shared[addr]++ }
+
+func (p *pools) unshare(addr netip.Addr) {
+	if p.shared[addr]--; p.shared[addr] <= 0 {
+		delete(p.shared, addr)
+		p.giveBack(addr)
+	}
+}
+
+func (p *pools) giveBack(addr netip.Addr) {
 	for _, q := range p.byName {
-		q.giveBack(l.addr)
+		q.giveBack(addr)
 	}
 }
 
@@ -139,7 +155,7 @@ func (p *pools) chain(name string) func(func(*pool) bool) {
 
 func (p *pools) available(addr netip.Addr) bool {
 	_, reserved := p.reserved[addr]
-	return !reserved && p.taken[addr] == nil
+	return !reserved && p.taken[addr] == nil && p.shared[addr] == 0
 }
 
 func (p *pools) hold(addr netip.Addr, pool, owner string, kind leaseKind) *lease {
