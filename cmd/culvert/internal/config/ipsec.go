@@ -1,0 +1,263 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"culvert/ipsec"
+	"culvert/ipsec/ikev1"
+	"culvert/l2tp"
+)
+
+// DynamicPeer is the peer that use-ipsec makes.
+const DynamicPeer = "l2tp-in"
+
+var (
+	cipherNames = []string{"aes-256", "aes-192", "aes-128", "3des"}
+	hashNames   = []string{"sha512", "sha384", "sha256", "sha1", "md5"}
+	groupNames  = []string{"modp1024", "modp1536", "modp2048", "modp3072", "modp4096", "ecp256", "ecp384", "ecp521", "x25519"}
+)
+
+// DefaultProfile is phase 1 as an unwritten profile has it. It connects Windows 7 and later without any change to their
+// settings (they offer SHA1 with AES-256 and ECP384, AES-128 and ECP256, AES-256 and MODP2048: the second is taken, the
+// cheapest for a small board), Apple (AES-256, SHA256, MODP2048) and strongSwan (AES-128, SHA256, ECP256 or MODP2048).
+func DefaultProfile() ikev1.Profile {
+	return ikev1.Profile{
+		Ciphers:        []ikev1.Cipher{ikev1.AES256, ikev1.AES128},
+		Hashes:         []ikev1.Hash{ikev1.SHA256, ikev1.SHA1},
+		Groups:         []ikev1.Group{ikev1.MODP2048, ikev1.ECP256},
+		Lifetime:       24 * time.Hour,
+		NATTraversal:   true,
+		DPDInterval:    2 * time.Minute,
+		DPDMaxFailures: 5,
+	}
+}
+
+// DefaultProposal is phase 2. Windows and Apple take AES-256-CBC, with SHA1 and SHA256; strongSwan AES-128 in GCM or CBC.
+func DefaultProposal() ikev1.Proposal {
+	return ikev1.Proposal{
+		Suites: suites(
+			[]ipsec.Suite{{Cipher: ipsec.AESGCM, KeyBits: 256}, {Cipher: ipsec.AESGCM, KeyBits: 128}, {Cipher: ipsec.AESCBC, KeyBits: 256}, {Cipher: ipsec.AESCBC, KeyBits: 128}},
+			[]ipsec.Integrity{ipsec.HMACSHA256, ipsec.HMACSHA1}),
+		Lifetime: 30 * time.Minute,
+	}
+}
+
+// phase2Ciphers and phase2Hashes are the names of phase 2, strongest first.
+var (
+	phase2CipherNames = []string{"aes-256-gcm", "aes-192-gcm", "aes-128-gcm", "aes-256-cbc", "aes-192-cbc", "aes-128-cbc", "3des"}
+	phase2Ciphers     = []ipsec.Suite{
+		{Cipher: ipsec.AESGCM, KeyBits: 256}, {Cipher: ipsec.AESGCM, KeyBits: 192}, {Cipher: ipsec.AESGCM, KeyBits: 128},
+		{Cipher: ipsec.AESCBC, KeyBits: 256}, {Cipher: ipsec.AESCBC, KeyBits: 192}, {Cipher: ipsec.AESCBC, KeyBits: 128},
+		{Cipher: ipsec.TripleDES, KeyBits: 192},
+	}
+	phase2HashNames = []string{"sha512", "sha384", "sha256", "sha1", "md5"}
+	phase2Hashes    = []ipsec.Integrity{ipsec.HMACSHA512, ipsec.HMACSHA384, ipsec.HMACSHA256, ipsec.HMACSHA1, ipsec.HMACMD5}
+)
+
+func byName[T any](names []string, values []T) func(string) (T, bool) {
+	return func(s string) (v T, ok bool) {
+		if i := slices.Index(names, s); i >= 0 {
+			return values[i], true
+		}
+		return v, false
+	}
+}
+
+// suites combines what is not AEAD with each hash, in order, and fills in the lengths of the check values (RFC 2403,
+// 2404, 4868 section 2.6, 4106 section 6).
+func suites(ciphers []ipsec.Suite, hashes []ipsec.Integrity) []ipsec.Suite {
+	var out []ipsec.Suite
+	for _, c := range ciphers {
+		if c.AEAD() {
+			c.ICVBits = 128
+			out = append(out, c)
+			continue
+		}
+		for _, h := range hashes {
+			s := c
+			s.Integrity = h
+			switch h {
+			case ipsec.HMACSHA512:
+				s.ICVBits = 256
+			case ipsec.HMACSHA384:
+				s.ICVBits = 192
+			case ipsec.HMACSHA256:
+				s.ICVBits = 128
+			default:
+				s.ICVBits = 96
+			}
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// ipsec reads `[ipsec]` and the server's ipsec-secret, and resolves the peers.
+func (r *reader) ipsec(root *table, c *Config) {
+	t := root.sub("ipsec")
+	c.IPsec = ikev1.Config{HalfOpen: ikev1.DefaultHalfOpen, MarkMask: ikev1.DefaultMarkMask}
+	t.integer("half-open", 1, 100000, &c.IPsec.HalfOpen)
+	if v, ok := t.get("mark-mask"); ok {
+		if m, err := parseMask(v); err != nil {
+			t.fail("mark-mask", "%s", err)
+		} else {
+			c.IPsec.MarkMask = m
+		}
+	}
+	profiles := map[string]ikev1.Profile{"default": DefaultProfile()}
+	t.sub("profile").each("profile", func(name string, t *table) { profiles[name] = r.phase1(t) })
+	proposals := map[string]ikev1.Proposal{"default": DefaultProposal()}
+	t.sub("proposal").each("proposal", func(name string, t *table) { proposals[name] = r.phase2(t) })
+
+	server := &table{r: r, path: []string{"l2tp", "server"}, m: root.sub("l2tp").sub("server").m}
+	var secret string
+	wellFormed := server.secret("ipsec-secret", &secret) || !server.has("ipsec-secret")
+	wellFormed = wellFormed && !r.badUseIPsec
+	dynamic := c.Server.Enabled && c.Server.UseIPsec != l2tp.ProtectionNone
+
+	identities := t.sub("identity")
+	secrets := map[string]string{}
+	identities.each("identity", func(name string, t *table) { secrets[name] = r.identity(t) })
+	if own := secrets[DynamicPeer]; own != "" {
+		if secret != "" && secret != own {
+			identities.sub(DynamicPeer).fail("secret", "l2tp.server.ipsec-secret says another: write it once")
+		}
+		secret = own
+	}
+	switch {
+	case dynamic && wellFormed && secret == "":
+		server.fail("ipsec-secret", `is missing: write the pre-shared key that clients have, or use-ipsec = "no"`)
+	case dynamic && wellFormed && len(secret) < 8:
+		server.warn("ipsec-secret", "%d octets are soon guessed: clients that know it can pose as this server", len(secret))
+	}
+
+	peers := t.sub("peer")
+	var list []ikev1.Peer
+	peers.each("peer", func(name string, t *table) {
+		p, given := r.peer(name, t, profiles, proposals)
+		s, hasIdentity := secrets[name]
+		switch {
+		case name == DynamicPeer:
+			p.Secret = ipsec.Secret(secret)
+			if !dynamic {
+				t.warn("", "not used: l2tp.server.use-ipsec makes this peer, and it is off")
+				return
+			}
+			if !given {
+				p.Remote = everywhere()
+			}
+		case !given:
+			t.fail("address", `is missing: write the networks of the peer, such as ["198.51.100.7"]`)
+		case !hasIdentity:
+			t.fail("", "has no identity: write [ipsec.identity.%s] with a secret", quoteKey(name))
+		case s == "":
+			identities.sub(name).fail("secret", "is missing: the pre-shared key of this peer")
+		default:
+			p.Secret = ipsec.Secret(s)
+		}
+		list = append(list, p)
+	})
+	if dynamic && !slices.ContainsFunc(list, func(p ikev1.Peer) bool { return p.Name == DynamicPeer }) {
+		list = append(list, ikev1.Peer{Name: DynamicPeer, Remote: everywhere(), Secret: ipsec.Secret(secret), Exchange: ikev1.MainL2TP,
+			Profile: profiles["default"], Proposal: proposals["default"], SendInitialContact: true})
+	}
+	for name := range secrets {
+		if name != DynamicPeer && !peers.has(name) {
+			identities.sub(name).fail("", "belongs to no peer%s", didYouMeanOr(name, append(keysOf(peers.m), DynamicPeer), ": write [ipsec.peer."+quoteKey(name)+"]"))
+		}
+	}
+	c.IPsec.Peers = list
+	t.done()
+}
+
+func everywhere() []netip.Prefix {
+	return []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+}
+
+func (r *reader) phase1(t *table) ikev1.Profile {
+	p := DefaultProfile()
+	algorithms(t, "enc-algorithm", &p.Ciphers, ikev1.ParseCipher, cipherNames)
+	algorithms(t, "hash-algorithm", &p.Hashes, ikev1.ParseHash, hashNames)
+	algorithms(t, "dh-group", &p.Groups, ikev1.ParseGroup, groupNames)
+	t.duration("lifetime", 10*time.Second, forever, &p.Lifetime)
+	t.boolean("nat-traversal", &p.NATTraversal)
+	t.duration("dpd-interval", 0, 24*time.Hour, &p.DPDInterval)
+	t.integer("dpd-maximum-failures", 1, 100, &p.DPDMaxFailures)
+	return p
+}
+
+func (r *reader) phase2(t *table) ikev1.Proposal {
+	p := DefaultProposal()
+	enc := []ipsec.Suite{phase2Ciphers[0], phase2Ciphers[2], phase2Ciphers[3], phase2Ciphers[5]}
+	auth := []ipsec.Integrity{ipsec.HMACSHA256, ipsec.HMACSHA1}
+	algorithms(t, "enc-algorithms", &enc, byName(phase2CipherNames, phase2Ciphers), phase2CipherNames)
+	// An empty list is right where every cipher brings its own integrity.
+	if v, ok := t.m["auth-algorithms"].([]any); ok && len(v) == 0 && !slices.ContainsFunc(enc, func(s ipsec.Suite) bool { return !s.AEAD() }) {
+		t.get("auth-algorithms")
+		auth = nil
+	} else {
+		algorithms(t, "auth-algorithms", &auth, byName(phase2HashNames, phase2Hashes), phase2HashNames)
+	}
+	p.Suites = suites(enc, auth)
+	t.duration("lifetime", 10*time.Second, forever, &p.Lifetime)
+	var pfs string
+	if t.str("pfs-group", &pfs) && pfs != "none" {
+		g, ok := ikev1.ParseGroup(pfs)
+		if !ok {
+			t.fail("pfs-group", "%q is not one of none, %s", pfs, strings.Join(groupNames, ", "))
+		}
+		p.PFS = g
+		t.weak("pfs-group", pfs)
+	}
+	return p
+}
+
+// peer reads `[ipsec.peer.NAME]`; given tells whether it says where the peer is.
+func (r *reader) peer(name string, t *table, profiles map[string]ikev1.Profile, proposals map[string]ikev1.Proposal) (p ikev1.Peer, given bool) {
+	p = ikev1.Peer{Name: name, Exchange: ikev1.MainL2TP, SendInitialContact: true}
+	profile, proposal := "default", "default"
+	t.str("profile", &profile)
+	t.str("proposal", &proposal)
+	var ok bool
+	if p.Profile, ok = profiles[profile]; !ok {
+		t.fail("profile", "there is no profile %q%s", profile, didYouMeanOr(profile, keysOf(profiles), ": write [ipsec.profile."+quoteKey(profile)+"]"))
+	}
+	if p.Proposal, ok = proposals[proposal]; !ok {
+		t.fail("proposal", "there is no proposal %q%s", proposal, didYouMeanOr(proposal, keysOf(proposals), ": write [ipsec.proposal."+quoteKey(proposal)+"]"))
+	}
+	choice(t, "exchange-mode", &p.Exchange, []string{"main", "aggressive", "main-l2tp"}, ikev1.Main, ikev1.Aggressive, ikev1.MainL2TP)
+	if p.Exchange == ikev1.Aggressive {
+		t.warn("exchange-mode", "aggressive is weak: it shows anyone who asks a hash of the pre-shared key to guess by")
+	}
+	t.boolean("send-initial-contact", &p.SendInitialContact)
+	t.prefixes("address", &p.Remote)
+	return p, t.has("address")
+}
+
+// identity reads `[ipsec.identity.NAME]` and returns its pre-shared key.
+func (r *reader) identity(t *table) (secret string) {
+	signature := false
+	choice(t, "auth-method", &signature, []string{"pre-shared-key", "digital-signature"}, false, true)
+	t.secret("secret", &secret)
+	var certificate, key string
+	t.file("certificate", &certificate)
+	t.file("key", &key)
+	for _, k := range []string{"ca", "crl"} {
+		t.list(k, func(s string) error {
+			if !strings.HasPrefix(s, "/") {
+				return fmt.Errorf("%q is not an absolute path", s)
+			}
+			return nil
+		})
+	}
+	if signature {
+		t.unsupportedFatal("auth-method", featureCerts)
+	} else if certificate != "" || key != "" {
+		t.unsupported("certificate", featureCerts)
+	}
+	return secret
+}
