@@ -26,7 +26,7 @@ func FindKernel(name string) (Kernel, error) {
 	switch name {
 	case "6.1":
 	case "6.12":
-		flag, target = "--print", "make lab"
+		flag, target = "--print", "make kernel"
 	default:
 		return Kernel{}, fmt.Errorf("no kernel %q in the lab: 6.1 or 6.12", name)
 	}

@@ -117,7 +117,7 @@ func (m *inventory) dump(w io.Writer) {
 			fmt.Fprintf(w, "(and %d daemons more)\n", len(daemons)-max)
 			break
 		}
-		fmt.Fprintf(w, "--- %s: %s\n%s\n", d.node.Name, d.Name, lastLines(d.Log(), daemonLines))
+		fmt.Fprintf(w, "## %s: %s\n%s\n", d.node.Name, d.Name, lastLines(d.Log(), daemonLines))
 	}
 	for i, n := range nodes {
 		if i == max {
@@ -125,7 +125,7 @@ func (m *inventory) dump(w io.Writer) {
 		}
 		for _, file := range n.logs {
 			if b, err := n.ReadFile(file); err == nil {
-				fmt.Fprintf(w, "--- %s: %s\n%s\n", n.Name, filepath.Base(file), lastLines(string(b), daemonLines))
+				fmt.Fprintf(w, "## %s: %s\n%s\n", n.Name, filepath.Base(file), lastLines(string(b), daemonLines))
 			}
 		}
 	}

@@ -45,7 +45,7 @@ func Build(importPath string) Option {
 
 // Run boots each kernel and runs the calling test again inside it, as the subtest named after the kernel; there, and only
 // there, it calls f. What the guest prints is the subtest's output. Where a kernel is missing the subtest is skipped with
-// the reason, or fails when CI=true.
+// the reason, or fails when CI=true; under -short all of it is skipped.
 //
 // The test's own code before Run runs on the host and again in the guest.
 func Run(t *testing.T, f func(t *testing.T, l *L), opts ...Option) {
@@ -62,6 +62,9 @@ func Run(t *testing.T, f func(t *testing.T, l *L), opts ...Option) {
 			f(t, l)
 		})
 		return
+	}
+	if testing.Short() {
+		t.Skip("a test of the lab: make lab")
 	}
 	for _, name := range o.kernels {
 		t.Run(name, func(t *testing.T) {
@@ -97,8 +100,7 @@ func host(t *testing.T, name string, o options) {
 		Timeout: o.timeout + 15*time.Second, // the test's own timeout strikes first and tells more
 		Env:     env,
 		Output:  out,
-		Args: []string{"-test.run=" + pattern(t.Name()), "-test.v=true", "-test.count=1",
-			"-test.timeout=" + o.timeout.String(), fmt.Sprintf("-test.short=%t", testing.Short())},
+		Args:    []string{"-test.run=" + pattern(t.Name()), "-test.v=true", "-test.count=1", "-test.timeout=" + o.timeout.String()},
 	}
 	if raceEnabled {
 		// The race detector's shadow does not fit into the guest's address space.
