@@ -6,6 +6,7 @@
 package ipsec
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -30,7 +31,7 @@ type Path struct {
 
 func (p Path) String() string { return p.Local.String() + "<-" + p.Remote.String() }
 
-// Reply says whether the path is complete enough to answer on.
+// Valid says whether the path is complete enough to answer on.
 func (p Path) Valid() bool { return p.Local.IsValid() && p.Remote.IsValid() }
 
 // Mode is the encapsulation of a child SA (RFC 4301 section 4.1).
@@ -118,10 +119,13 @@ type Usage struct {
 // millisecond. Conform in package ipsectest is what every Backend passes.
 type Backend interface {
 	// Install adds one SA. The first outbound SA of a mark also brings the policy that steers the mark's L2TP into ESP.
+	// ErrSAExists if one of that name is installed, by us or (for In, whatever the mark) by somebody else: take another
+	// SPI. An *SAError says what is wrong with the SA itself. After any error nothing has changed.
 	Install(SA) error
 	// Remove deletes one SA, and the policy with the mark's last outbound one. An unknown SA is not an error.
 	Remove(SAID) error
-	// Move re-addresses every SA of a mark whose NAT mapping changed, keeping keys and sequence numbers.
+	// Move re-addresses every SA of a mark whose NAT mapping changed, keeping keys and sequence numbers. To where it
+	// already is changes nothing; ErrNoSA if the mark has no SA.
 	Move(Mark, netip.AddrPort) error
 	// Usage reads the counters of one SA; ErrNoSA if it is not installed.
 	Usage(SAID) (Usage, error)
@@ -144,5 +148,9 @@ const (
 	EventMapping                         // an authentic packet came from another address or port (NAT rebinding)
 )
 
-// ErrNoSA says that the named SA is not installed.
-var ErrNoSA = fmt.Errorf("ipsec: no such SA")
+var (
+	// ErrNoSA says that the named SA is not installed.
+	ErrNoSA = errors.New("ipsec: no such SA")
+	// ErrSAExists says that the SA's name is taken: for an inbound SA the SPI, for an outbound one SPI and mark.
+	ErrSAExists = errors.New("ipsec: SA exists")
+)
