@@ -1,7 +1,9 @@
 package l2tp
 
-import "fmt"
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // TunnelID and SessionID name a tunnel and a session at one end (RFC 2661 section 3.1); zero is reserved.
 type (
@@ -50,3 +52,16 @@ type DataPlane interface {
 	OpenSession(SessionSpec) error
 	CloseSession(SessionSpec)
 }
+
+// A DataPlane may be able to do more; the engine asks by type assertion.
+type (
+	// SequenceSetter changes SendSeq and RequireSeq of an open session: a LAC asks for sequence numbers only in the ICCN,
+	// after the path was opened. Without it the engine closes and opens the session again.
+	SequenceSetter interface{ SetSequence(SessionSpec) error }
+	// TunnelMover points an open tunnel at the new address or port in the spec (a NAT forgot its mapping).
+	TunnelMover interface{ MoveTunnel(TunnelSpec) error }
+	// TrafficCounter tells how many data packets have arrived in a tunnel. While they do no HELLO is needed.
+	TrafficCounter interface {
+		Received(TunnelSpec) (packets uint64, ok bool)
+	}
+)
