@@ -1,0 +1,60 @@
+package lab
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// The lab's clients against the reference server: direct and behind a NAT, with port 1701 and with an ephemeral one.
+func TestLabPeers(t *testing.T) {
+	Run(t, func(t *testing.T, l *L) {
+		in := l.Internet()
+		server := in.Host("server", "192.0.2.1")
+		nat := in.NAT("nat", "203.0.113.1")
+		clients := map[string]*Node{"direct": in.Host("direct", "198.51.100.2"), "nat": nat.Host("hidden", "10.0.0.2")}
+		ike := IKE{PSK: "a shared secret", Proposals: "aes128-sha1-modp2048", ESP: "aes128-sha1"}
+		ref := ReferenceServer(server, ike, LNS{Local: "192.168.99.1", Pool: "192.168.99.2-192.168.99.9", Users: map[string]string{"user1": "s3cret"}})
+		outside := server.Capture("eth0", func(p Packet) bool { return !p.IKE() && p.Src.Addr().Is4() })
+		for _, where := range []string{"direct", "nat"} {
+			for _, port := range []int{1701, 0} {
+				ike.Port = port
+				c := NewClient(clients[where], ClientConfig{Server: server.Up.Addrs[0], User: "user1", Password: "s3cret", IKE: ike})
+				start := time.Now()
+				addr, err := c.Connect(t.Context())
+				if err != nil {
+					t.Fatalf("%s, port %d: %v", where, port, err)
+				}
+				took := time.Since(start)
+				inner := netip.MustParseAddr("192.168.99.1")
+				if c.Inner() != inner {
+					t.Errorf("the server is %v inside", c.Inner())
+				}
+				if _, err := c.Ping(inner, 5*time.Second); err != nil {
+					t.Error(err)
+				}
+				if _, err := server.Ping(addr, 5*time.Second); err != nil {
+					t.Error(err)
+				}
+				rate, err := c.Transfer(server, inner, 10<<20)
+				if err != nil {
+					t.Error(err)
+				}
+				t.Logf("%s, port %d: %v after %.2f s, %.0f Mbit/s", where, port, addr, took.Seconds(), rate)
+				start = time.Now()
+				if err := c.Disconnect(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if s := c.IPsecState(); s != "" {
+					t.Errorf("left on the client: %s", s)
+				}
+				t.Logf("disconnected in %.2f s", time.Since(start).Seconds())
+				c.Kill()
+			}
+		}
+		if got := outside.Stop(); len(got) > 0 {
+			t.Errorf("%d packets outside of IPsec, the first %v", len(got), got[0])
+		}
+		ref.Stop()
+	})
+}
