@@ -2,7 +2,7 @@ package isakmp
 
 import "encoding/binary"
 
-// Fragment is the body of a fragment payload ([MS-IKEE] section 2.2.3.1): a piece of a whole IKE message, its ISAKMP
+// Fragment is the body of a fragment payload ([MS-IKEE], Cisco and racoon alike): a piece of a whole IKE message, its ISAKMP
 // header included. The payload stands alone behind a header that is a copy of the message's, encryption flag cleared.
 type Fragment struct {
 	ID     uint16 // one number per fragmented message

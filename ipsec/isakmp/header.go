@@ -25,18 +25,18 @@ func (c Cookie) IsZero() bool { return c == Cookie{} }
 type Exchange uint8
 
 const (
-	Base          Exchange = 1
-	Main          Exchange = 2 // identity protection
-	AuthOnlyExch  Exchange = 3
-	Aggressive    Exchange = 4
-	Informational Exchange = 5
-	Transaction   Exchange = 6 // XAUTH and mode config
-	Quick         Exchange = 32
-	NewGroup      Exchange = 33
+	Base               Exchange = 1
+	Main               Exchange = 2 // identity protection
+	AuthenticationOnly Exchange = 3
+	Aggressive         Exchange = 4
+	Informational      Exchange = 5
+	Transaction        Exchange = 6 // XAUTH and mode config
+	Quick              Exchange = 32
+	NewGroup           Exchange = 33
 )
 
 var exchangeNames = map[Exchange]string{
-	Base: "base", Main: "main", AuthOnlyExch: "authentication only", Aggressive: "aggressive",
+	Base: "base", Main: "main", AuthenticationOnly: "authentication only", Aggressive: "aggressive",
 	Informational: "informational", Transaction: "transaction", Quick: "quick", NewGroup: "new group",
 }
 

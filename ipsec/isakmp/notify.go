@@ -109,7 +109,7 @@ func (n Notification) Append(b []byte) []byte {
 	return append(b, n.Data...)
 }
 
-// NewDPD makes an R-U-THERE or its acknowledgement (RFC 3706 section 5.3 and 5.4).
+// NewDPD makes an R-U-THERE or its acknowledgement (RFC 3706 section 5.3).
 func NewDPD(t NotifyType, initiator, responder Cookie, seq uint32) Notification {
 	return Notification{
 		DOI:      DOIIPsec,

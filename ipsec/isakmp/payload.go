@@ -2,7 +2,7 @@ package isakmp
 
 import "encoding/binary"
 
-// PayloadType is the "next payload" number (RFC 2408 section 3.1, RFC 3947 section 7, IANA isakmp-registry).
+// PayloadType is the "next payload" number (RFC 2408 section 3.1, RFC 3947 section 9, IANA isakmp-registry).
 type PayloadType uint8
 
 const (
@@ -30,7 +30,7 @@ const (
 	PayloadNATOA       PayloadType = 21
 	PayloadNATDDraft   PayloadType = 130 // NAT-T drafts 00..03
 	PayloadNATOADraft  PayloadType = 131 // NAT-T drafts 00..03
-	PayloadFragment    PayloadType = 132 // [MS-IKEE] section 2.2.3.1
+	PayloadFragment    PayloadType = 132 // [MS-IKEE]
 )
 
 var payloadNames = map[PayloadType]string{

@@ -23,7 +23,7 @@ const (
 	P1GroupOrder   = 16
 )
 
-// P1Encryption values (RFC 2409 appendix A, RFC 3602 section 5.3, RFC 5529).
+// P1Encryption values (RFC 2409 appendix A, RFC 3602, RFC 4312).
 const (
 	EncDES      = 1
 	EncIDEA     = 2
@@ -35,7 +35,7 @@ const (
 	EncCamellia = 8
 )
 
-// P1Hash values (RFC 2409 appendix A, RFC 4868 section 2.4).
+// P1Hash values (RFC 2409 appendix A, IANA ipsec-registry).
 const (
 	HashMD5    = 1
 	HashSHA1   = 2
@@ -45,7 +45,7 @@ const (
 	HashSHA512 = 6
 )
 
-// P1AuthMethod values (RFC 2409 appendix A, RFC 4754 section 6, draft-ietf-ipsec-isakmp-xauth-06 and
+// P1AuthMethod values (RFC 2409 appendix A, RFC 4754, draft-ietf-ipsec-isakmp-xauth-06 and
 // draft-ietf-ipsec-isakmp-hybrid-auth-05).
 const (
 	MethodPSK          = 1

@@ -28,7 +28,7 @@ const (
 	EncapUDPTransportDraft = 61444
 )
 
-// P2Auth values: authentication algorithms (RFC 2407 section 4.5, RFC 4868 section 2.4, RFC 3566, RFC 4543).
+// P2Auth values: authentication algorithms (RFC 2407 section 4.5, RFC 4868, RFC 3566, RFC 4543).
 const (
 	AuthHMACMD5    = 1
 	AuthHMACSHA1   = 2

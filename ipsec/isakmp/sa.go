@@ -9,8 +9,8 @@ import (
 const (
 	// DOIIPsec is the IPsec domain of interpretation (RFC 2407 section 4), the only one an SA payload may name.
 	DOIIPsec uint32 = 1
-	// DOIISAKMP is what some peers write into notifications about phase 1 (RFC 2408 section 3.4).
-	DOIISAKMP uint32 = 0
+	// DOIGeneric is what some peers write into notifications about phase 1 (RFC 2408 section 3.4).
+	DOIGeneric uint32 = 0
 	// SituationIdentityOnly is the only situation without labels (RFC 2407 section 4.2.1).
 	SituationIdentityOnly uint32 = 1
 )

@@ -3,7 +3,8 @@
 //
 // StrongSwanMain1 was captured from strongSwan 5.9.8 with the proposal of NetworkManager-l2tp. The others are put
 // together from what these clients are known to offer, in their order and their form of attributes; cookies and SPIs
-// are arbitrary. The length of WindowsMain1 is the 408 octets of a Windows 10 client's datagram.
+// are arbitrary. The length of WindowsMain1 is the 408 octets of a Windows 10 client's datagram. WindowsQuickSA spreads
+// its transforms over proposals, the others keep to one proposal, so that both shapes are there.
 package isakmptest
 
 import (
