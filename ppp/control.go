@@ -53,10 +53,11 @@ type control struct {
 	code   uint8  // code of that answer
 	naks   int    // Configure-Naks sent in a row
 	rounds int    // Naks and Rejects received in a row
-	// Requests answered lately, newest first, and which of them was the last to be acknowledged.
-	history [4]uint64
-	acked   uint64
-	repeats int
+	// Requests answered lately, newest first, which of them was the last to be acknowledged, and its options alone.
+	history      [4]uint64
+	acked        uint64
+	ackedOptions uint64
+	repeats      int
 }
 
 func newControl(l *Link, proto Protocol, options optionSet) *control {
@@ -70,12 +71,13 @@ func newControl(l *Link, proto Protocol, options optionSet) *control {
 	return c
 }
 
-// fingerprint tells Configure-Requests apart; zero means none.
-func fingerprint(p packet) uint64 {
+// fingerprint tells Configure-Requests apart, with and without their identifier; zero means none.
+func fingerprint(p packet) (whole, options uint64) {
 	h := fnv.New64a()
-	h.Write([]byte{p.id})
 	h.Write(p.data)
-	return h.Sum64() | 1
+	options = h.Sum64() | 1
+	h.Write([]byte{p.id})
+	return h.Sum64() | 1, options
 }
 
 // receive takes one packet of this protocol, protocol field stripped.
@@ -136,8 +138,8 @@ func (c *control) receiveRequest(p packet) {
 		c.link.drop("malformed options", c.proto)
 		return
 	}
-	print := fingerprint(p)
-	if c.state == Opened && c.repeated(print) {
+	print, options := fingerprint(p)
+	if c.state == Opened && c.repeated(print, options) {
 		return
 	}
 	if c.state != Stopped && c.state < ReqSent {
@@ -148,15 +150,19 @@ func (c *control) receiveRequest(p packet) {
 	if v != ack {
 		c.reply = reply
 	}
-	copy(c.history[1:], c.history[:])
-	c.history[0] = print
+	again := c.history[0] == print // the answer was lost: this round has been counted
+	if !again {
+		c.remember(print)
+	}
 	switch v {
 	case ack:
 		c.naks = 0
-		c.acked = print
+		c.acked, c.ackedOptions = print, options
 		c.handle(c.link.now, evRCRp)
 	case nak:
-		c.naks++
+		if !again {
+			c.naks++
+		}
 		c.code = codeConfNak
 		c.handle(c.link.now, evRCRm)
 	case reject:
@@ -165,8 +171,14 @@ func (c *control) receiveRequest(p packet) {
 	}
 }
 
-// repeated deals with a copy of a Configure-Request that was answered before this layer opened.
-func (c *control) repeated(print uint64) bool {
+func (c *control) remember(print uint64) {
+	copy(c.history[1:], c.history[:])
+	c.history[0] = print
+}
+
+// repeated deals with a copy of a Configure-Request that was answered before this layer opened. A copy under a new
+// identifier comes from a peer that has our answer and lacks our request: it gets both again.
+func (c *control) repeated(print, options uint64) bool {
 	if c.repeats >= maxRepeats {
 		return false
 	}
@@ -180,7 +192,15 @@ func (c *control) repeated(print uint64) bool {
 		}
 		return true
 	}
-	return false
+	if options != c.ackedOptions {
+		return false
+	}
+	c.repeats++
+	c.remember(print)
+	c.acked = print
+	c.perform(sca)
+	c.link.send(c.proto, codeConfReq, c.sentID, c.sent)
+	return true
 }
 
 func (c *control) receiveRefusal(p packet) {

@@ -324,6 +324,7 @@ func (l *Link) receive(frame []byte) {
 	if l.lcp.state != Opened || l.phase == PhaseTerminate {
 		return
 	}
+	l.lcp.repeats = 0 // the peer's LCP is open: copies of its request are the network's doing
 	switch proto {
 	case ProtoPAP, ProtoCHAP:
 		if proto == l.server.proto() || proto == l.client.proto() {
