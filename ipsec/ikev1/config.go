@@ -16,6 +16,8 @@ type Config struct {
 	HalfOpen int
 	// MarkMask is where in the 32-bit packet mark this engine's marks live (shared with other users of marks); 0 means DefaultMarkMask.
 	MarkMask uint32
+	// Ports are the local UDP ports that L2TP listens on, the only ones that quick mode may select; empty means 1701.
+	Ports []uint16
 }
 
 const (

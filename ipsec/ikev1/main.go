@@ -1,0 +1,293 @@
+package ikev1
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"time"
+
+	"culvert/ipsec"
+	"culvert/ipsec/isakmp"
+)
+
+// Main mode with a pre-shared key, as responder (RFC 2409 section 5.4; NAT-D from RFC 3947 section 3.2):
+//
+//	1 ->  HDR, SA, VID...
+//	2 <-  HDR, SA, VID...
+//	3 ->  HDR, KE, Ni, NAT-D, NAT-D...
+//	4 <-  HDR, KE, Nr, NAT-D, NAT-D
+//	5 ->  HDR*, IDii, HASH_I
+//	6 <-  HDR*, IDir, HASH_R
+//
+// The key is chosen by source address, for it is needed to read message 5, which is where the identity is.
+
+// mainFirst answers message 1 with the chosen transform and what we can do.
+func (sa *phase1) mainFirst(now time.Time, m *message, answer isakmp.SA) {
+	payloads := append([]isakmp.Payload{{Type: isakmp.PayloadSA, Body: answer.Append(nil)}}, sa.announcements()...)
+	msg := sa.clear(isakmp.Main, payloads)
+	sa.state = stateSA
+	sa.register(now)
+	sa.reply.set(m.raw, msg)
+	sa.send(m.path, msg)
+}
+
+// announcements are our vendor ids: the one dialect of NAT traversal we choose (a client that sees several may pick
+// another), and dead peer detection.
+func (sa *phase1) announcements() (out []isakmp.Payload) {
+	if sa.natt != nil {
+		out = append(out, sa.vendors.natt.Payload())
+	}
+	return append(out, isakmp.VendorDPD.Payload())
+}
+
+// receivePhase1 takes a main or aggressive mode message of a known exchange.
+func (sa *phase1) receivePhase1(now time.Time, m *message) {
+	if (m.Exchange == isakmp.Aggressive) != sa.aggressive || m.MessageID != 0 {
+		sa.e.drop(DropState, m.path, "exchange", m.Exchange)
+		return
+	}
+	if answer, repeated := sa.reply.again(m.raw); repeated {
+		if answer == nil || sa.state == stateComputing {
+			sa.e.drop(DropDuplicate, m.path)
+			return
+		}
+		sa.send(m.path, answer)
+		return
+	}
+	switch {
+	case sa.state == stateSA:
+		sa.mainThird(now, m)
+	case sa.state == stateKE && sa.aggressive:
+		sa.aggressiveThird(now, m)
+	case sa.state == stateKE:
+		sa.mainFifth(now, m)
+	default:
+		sa.e.drop(DropState, m.path, "state", sa.state)
+	}
+}
+
+// mainThird takes the initiator's public value and nonce, and computes ours on a worker.
+func (sa *phase1) mainThird(now time.Time, m *message) {
+	e := sa.e
+	if m.encrypted() {
+		e.drop(DropFlags, m.path)
+		return
+	}
+	if m.path.Remote.Addr() != sa.path.Remote.Addr() {
+		e.drop(DropState, m.path, "problem", "message 3 comes from another address than message 1")
+		return
+	}
+	payloads, _, err := isakmp.ParsePayloads(m.Next, m.body(), false)
+	if err != nil {
+		e.drop(DropPayload, m.path, "problem", err)
+		return
+	}
+	ke, ok1 := single(payloads, isakmp.PayloadKE)
+	ni, ok2 := single(payloads, isakmp.PayloadNonce)
+	if !ok1 || !ok2 || !validNonce(ni) {
+		e.drop(DropPayload, m.path, "problem", "message 3 needs one KE and one nonce of 8 to 256 octets")
+		return
+	}
+	if len(ke) != sa.chosen.group.publicLen() {
+		e.drop(DropKE, m.path, "octets", len(ke), "group", sa.chosen.group)
+		e.refuseClear(now, m, isakmp.InvalidKeyInformation)
+		return
+	}
+	question := bytes.Clone(m.raw) // payloads alias the caller's buffer
+	ke, ni = bytes.Clone(ke), bytes.Clone(ni)
+	vendors := sa.vendors
+	vendors.read(payloads)
+	hashes := natDetections(payloads, sa.natt)
+	path := m.path
+	head := m.Header
+	started := sa.exchangeKeys(now, ke, func(now time.Time, ok bool) {
+		if sa.state != stateComputing {
+			return
+		}
+		if !ok {
+			sa.state = stateSA // a correct message 3 may still come
+			e.drop(DropKE, path, "group", sa.chosen.group)
+			e.refuseClear(now, &message{Header: head, path: path, raw: question}, isakmp.InvalidKeyInformation)
+			return
+		}
+		sa.ni, sa.gi, sa.path = ni, ke, path
+		sa.vendors = vendors
+		sa.detectNAT(hashes, path)
+		sa.mainFourth(now, question)
+	})
+	if started {
+		return
+	}
+	e.drop(DropBusy, m.path)
+}
+
+// exchangeKeys draws our private value and nonce and lets a worker compute the public value and the secret; done gets
+// to know whether the peer's value was good. False means that the worker is busy and nothing has changed.
+func (sa *phase1) exchangeKeys(now time.Time, peer []byte, done func(now time.Time, ok bool)) bool {
+	key, err := newDHKey(sa.chosen.group, sa.e.env.Rand)
+	if err != nil {
+		sa.e.log.Error("no Diffie-Hellman key", "error", err)
+		return false
+	}
+	nonce, err := sa.e.random(32)
+	if err != nil {
+		sa.e.log.Error("no random numbers", "error", err)
+		return false
+	}
+	before := sa.state
+	sa.state = stateComputing
+	ok := sa.e.offload(now, func() func(time.Time) {
+		public, err1 := key.public()
+		secret, err2 := key.shared(peer)
+		return func(now time.Time) {
+			if err1 != nil || err2 != nil {
+				done(now, false)
+				return
+			}
+			sa.nr, sa.gr, sa.secret = nonce, public, secret
+			done(now, true)
+		}
+	})
+	if !ok {
+		sa.state = before
+	}
+	return ok
+}
+
+// derive makes the keys once both nonces and the secret are there.
+func (sa *phase1) derive() error {
+	c, h := sa.chosen.cipher, sa.chosen.hash
+	sa.keys = derivePhase1(c, h, sa.peer.Secret, sa.ni, sa.nr, sa.secret, sa.id.initiator, sa.id.responder)
+	clear(sa.secret) // the keys replace it
+	sa.secret = nil
+	var err error
+	sa.crypt, err = newCrypt(c, sa.keys.enc)
+	sa.iv = phase1IV(c, h, sa.gi, sa.gr)
+	return err
+}
+
+// mainFourth answers message 3.
+func (sa *phase1) mainFourth(now time.Time, question []byte) {
+	if err := sa.derive(); err != nil {
+		sa.e.log.Error("phase 1 keys", "error", err)
+		sa.remove()
+		return
+	}
+	payloads := []isakmp.Payload{{Type: isakmp.PayloadKE, Body: sa.gr}, {Type: isakmp.PayloadNonce, Body: sa.nr}}
+	payloads = append(payloads, sa.natDetection()...)
+	msg := sa.clear(isakmp.Main, payloads)
+	sa.state = stateKE
+	sa.proven()
+	sa.e.timers.set(&sa.expiry, now.Add(halfOpenTimeout))
+	sa.reply.set(question, msg)
+	sa.send(sa.path, msg)
+}
+
+// mainFifth verifies the initiator and answers with our own proof.
+func (sa *phase1) mainFifth(now time.Time, m *message) {
+	e := sa.e
+	if !m.encrypted() {
+		e.drop(DropFlags, m.path)
+		return
+	}
+	plain, next, err := sa.crypt.open(sa.iv, m.body())
+	if err != nil {
+		e.drop(DropDecrypt, m.path, "problem", err)
+		return
+	}
+	if sa.badAuth >= maxBadAuth {
+		e.drop(DropHash, m.path)
+		return
+	}
+	payloads, _, err := isakmp.ParsePayloads(m.Next, plain, true)
+	if err != nil {
+		e.drop(DropDecrypt, m.path, "problem", err)
+		sa.wrongSecret(now, m, "message 5 does not decrypt: the pre-shared keys differ")
+		return
+	}
+	id, ok1 := single(payloads, isakmp.PayloadID)
+	hash, ok2 := single(payloads, isakmp.PayloadHash)
+	if !ok1 || !ok2 || len(id) < 4 {
+		e.drop(DropDecrypt, m.path, "problem", "no identity or no hash")
+		sa.wrongSecret(now, m, "message 5 does not decrypt: the pre-shared keys differ")
+		return
+	}
+	if !hmac.Equal(hash, sa.keys.authHash(sa.gi, sa.gr, sa.id.initiator, sa.id.responder, sa.saBody, id)) {
+		e.drop(DropHash, m.path)
+		sa.wrongSecret(now, m, "message 5 has a wrong hash: the pre-shared keys differ")
+		return
+	}
+	sa.idBody = id // decrypted into a buffer of its own
+	sa.vendors.read(payloads)
+
+	mine := sa.localID(m.path).Append(nil)
+	proof := sa.keys.authHash(sa.gr, sa.gi, sa.id.responder, sa.id.initiator, sa.saBody, mine)
+	msg, last := sa.sealed(isakmp.Main, 0, next, []isakmp.Payload{{Type: isakmp.PayloadID, Body: mine}, {Type: isakmp.PayloadHash, Body: proof}})
+	sa.iv = last
+	sa.reply.set(m.raw, msg)
+	sa.send(m.path, msg)
+	sa.established(now, m.path, hasInitialContact(payloads))
+}
+
+// wrongSecret says once per exchange what is the matter. The exchange waits on: whoever saw our message 4 can forge
+// this one, and must not be able to end what the right client has begun.
+func (sa *phase1) wrongSecret(now time.Time, m *message, cause string) {
+	if sa.badAuth++; sa.badAuth > 1 {
+		return
+	}
+	sa.e.warn(now, cause+": set the same secret on both sides", "remote", m.path.Remote, "peer", sa.peer.Name, "client", sa.vendors.software())
+	sa.e.refuseClear(now, m, isakmp.AuthenticationFailed)
+}
+
+// localID is how we show ourselves: as the address that the peer dialled, which every client accepts.
+func (sa *phase1) localID(p ipsec.Path) isakmp.ID { return isakmp.IDFromAddr(p.Local.Addr(), 0, 0) }
+
+// established ends phase 1: the exchange becomes an ISAKMP SA of a client.
+func (sa *phase1) established(now time.Time, p ipsec.Path, contact bool) {
+	e := sa.e
+	if sa.pen != nil {
+		sa.pen.remove(sa)
+	}
+	sa.state = stateEstablished
+	sa.path = p
+	sa.since = now
+	sa.ni, sa.nr, sa.gi, sa.gr, sa.saBody = nil, nil, nil, nil, nil
+	sa.quicks = make(map[uint32]*quick)
+	e.timers.set(&sa.expiry, now.Add(withGrace(sa.lifetime())))
+	if !e.attach(now, sa, contact) {
+		sa.sayDelete(now)
+		sa.remove()
+		return
+	}
+	if id, err := isakmp.ParseID(sa.idBody); err != nil || !usualIDPort(id) {
+		e.log.Debug("unusual identity", "remote", p.Remote, "identity", identity(sa.idBody))
+	}
+	sa.armDPD(now)
+	e.log.Info("phase 1 up", "remote", p.Remote, "peer", sa.peer.Name, "identity", identity(sa.idBody), "client", sa.vendors.software(),
+		"proposal", sa.chosen, "nat", sa.natSides(), "mark", sa.client.mark)
+}
+
+// lifetime is the initiator's, but no longer than the profile allows.
+func (sa *phase1) lifetime() time.Duration {
+	d := sa.chosen.lifetime
+	if limit := sa.peer.Profile.Lifetime; limit > 0 && d > limit {
+		d = limit
+	}
+	return d
+}
+
+// withGrace adds what a peer needs that is slow to rekey: a tenth, at least five minutes.
+func withGrace(d time.Duration) time.Duration { return d + max(d/10, 5*time.Minute) }
+
+// usualIDPort is what identities of phase 1 carry as protocol and port (RFC 2407 section 4.6.2), and after the float.
+func usualIDPort(id isakmp.ID) bool {
+	return id.Protocol == 0 && id.Port == 0 || id.Protocol == 17 && (id.Port == 0 || id.Port == 500 || id.Port == 4500)
+}
+
+// identity shows an identification payload for the log.
+func identity(body []byte) string {
+	id, err := isakmp.ParseID(body)
+	if err != nil {
+		return "unreadable"
+	}
+	return id.String()
+}
