@@ -1,0 +1,193 @@
+package natt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"culvert/ipsec"
+)
+
+// The ports of RFC 2408 section 2.5.1 and RFC 3947 section 4.
+const (
+	IKEPort  = 500
+	NATTPort = 4500
+)
+
+// Options say what Open listens on.
+type Options struct {
+	// Listen are our addresses; an unspecified one means every address of its family. None at all means every
+	// address of both families, or of IPv4 alone where the kernel has no IPv6.
+	Listen []netip.Addr
+	// IKEPort and NATTPort default to 500 and 4500.
+	IKEPort, NATTPort uint16
+	// Encap hands encapsulated ESP on NATTPort to the kernel (UDP_ENCAP), which then never shows it to OnESP.
+	Encap bool
+	// OnESP receives encapsulated ESP, SPI first, that reaches this process. It is called from the socket's goroutine and
+	// must not keep the slice. Without it such datagrams are counted and dropped.
+	OnESP func(p ipsec.Path, datagram []byte)
+	Log   *slog.Logger
+}
+
+// Stats count datagrams since Open.
+type Stats struct {
+	IKE        uint64 // delivered
+	ESP        uint64 // encapsulated ESP that reached this process
+	Keepalives uint64 // RFC 3948 section 4, dropped
+	Runts      uint64 // shorter than any message of the protocol, dropped
+	Truncated  uint64 // longer than MaxMessage, dropped
+	ReadErrors uint64
+}
+
+// Conns are the open sockets. Send, Keepalive and Stats may be called from any goroutine.
+type Conns struct {
+	socks []*sock
+	onESP func(ipsec.Path, []byte)
+	log   *slog.Logger
+	wg    sync.WaitGroup
+	stats struct{ ike, esp, keepalives, runts, truncated, readErrors atomic.Uint64 }
+}
+
+// sock is one bound socket.
+type sock struct {
+	conn   *net.UDPConn
+	local  netip.AddrPort // the address may be unspecified
+	marker bool           // a NATTPort: IKE is behind the non-ESP marker
+
+	send sync.Mutex // guards buf and oob
+	buf  []byte
+	oob  []byte
+}
+
+// ErrPortTaken says that another program holds one of the ports.
+var ErrPortTaken = errors.New("port is taken")
+
+// ErrNoPath says that no open socket has the local address and port of a path.
+var ErrNoPath = errors.New("natt: no socket for this local address")
+
+// Open binds every socket or none. ErrPortTaken is in the error's tree if another IKE daemon runs.
+func Open(o Options) (*Conns, error) {
+	if o.IKEPort == 0 {
+		o.IKEPort = IKEPort
+	}
+	if o.NATTPort == 0 {
+		o.NATTPort = NATTPort
+	}
+	if o.IKEPort == o.NATTPort {
+		return nil, fmt.Errorf("natt: IKE and NAT traversal cannot share UDP %d", o.IKEPort)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Conns{onESP: o.OnESP, log: o.Log}
+	listen, optional6 := o.Listen, false
+	if len(listen) == 0 {
+		listen, optional6 = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, true
+	}
+	for _, addr := range listen {
+		addr = addr.Unmap()
+		for _, port := range []uint16{o.IKEPort, o.NATTPort} {
+			s, err := c.listen(netip.AddrPortFrom(addr, port), port == o.NATTPort, o.Encap)
+			if err != nil && optional6 && addr.Is6() && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
+				o.Log.Info("the kernel has no IPv6, IKE listens on IPv4 alone")
+				continue
+			}
+			if err != nil {
+				c.Close()
+				return nil, err
+			}
+			c.socks = append(c.socks, s)
+		}
+	}
+	return c, nil
+}
+
+func (c *Conns) listen(at netip.AddrPort, natt, encap bool) (*sock, error) {
+	network := "udp4"
+	if at.Addr().Is6() {
+		network = "udp6" // for a literal address Go sets IPV6_V6ONLY by the network's name
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		cerr := raw.Control(func(fd uintptr) { err = c.prepare(int(fd), at.Addr().Is6(), natt && encap) })
+		return errors.Join(cerr, err)
+	}}
+	pc, err := lc.ListenPacket(context.Background(), network, at.String())
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return nil, fmt.Errorf("natt: UDP %d on %s: %w: stop the other IKE daemon (strongSwan's charon, libreswan's pluto, racoon) or listen on other addresses: %w",
+			at.Port(), at.Addr(), ErrPortTaken, err)
+	case errors.Is(err, unix.EACCES):
+		return nil, fmt.Errorf("natt: UDP %d on %s: run as root or with CAP_NET_BIND_SERVICE: %w", at.Port(), at.Addr(), err)
+	case err != nil:
+		return nil, fmt.Errorf("natt: UDP %d on %s: %w", at.Port(), at.Addr(), err)
+	}
+	return &sock{conn: pc.(*net.UDPConn), local: at, marker: natt}, nil
+}
+
+// prepare sets a socket's options before it is bound, so that no datagram arrives without them.
+func (c *Conns) prepare(fd int, v6, encap bool) error {
+	if v6 {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+			return fmt.Errorf("IPV6_V6ONLY: %w", err)
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1); err != nil {
+			return fmt.Errorf("IPV6_RECVPKTINFO: %w", err)
+		}
+	} else {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1); err != nil {
+			return fmt.Errorf("IP_PKTINFO: %w", err)
+		}
+		// Large IKE messages must get through where ICMP does not: let routers fragment them.
+		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
+	}
+	if encap {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_ENCAP, unix.UDP_ENCAP_ESPINUDP); err != nil {
+			return fmt.Errorf("the kernel cannot decapsulate ESP (UDP_ENCAP): CONFIG_XFRM and CONFIG_INET_ESP are needed (modprobe esp4 esp6), or ESP in userspace: %w", err)
+		}
+	}
+	if err := bypass(fd, v6); err != nil {
+		// A kernel without XFRM has no policies to bypass.
+		level := slog.LevelDebug
+		if !errors.Is(err, unix.ENOPROTOOPT) && !errors.Is(err, unix.EOPNOTSUPP) {
+			level = slog.LevelWarn
+		}
+		c.log.Log(context.Background(), level, "IKE has no bypass around IPsec policies: a policy for all UDP would hold it up", "err", err)
+	}
+	return nil
+}
+
+// Close closes every socket and waits for their goroutines. It must not be called from a callback.
+func (c *Conns) Close() error {
+	var errs []error
+	for _, s := range c.socks {
+		errs = append(errs, s.conn.Close())
+	}
+	c.wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Locals returns what the sockets are bound to; addresses may be unspecified.
+func (c *Conns) Locals() []netip.AddrPort {
+	out := make([]netip.AddrPort, len(c.socks))
+	for i, s := range c.socks {
+		out[i] = s.local
+	}
+	return out
+}
+
+// Stats returns the counters.
+func (c *Conns) Stats() Stats {
+	return Stats{
+		IKE: c.stats.ike.Load(), ESP: c.stats.esp.Load(), Keepalives: c.stats.keepalives.Load(),
+		Runts: c.stats.runts.Load(), Truncated: c.stats.truncated.Load(), ReadErrors: c.stats.readErrors.Load(),
+	}
+}
