@@ -92,8 +92,8 @@ func (i *Interface) SetUp(local, remote netip.Addr, mtu int) error {
 	return nil
 }
 
-// EnableIPv6 switches IPv6 on and gives the interface the link-local addresses that IPV6CP agreed on; a zero remote
-// leaves the other end open. With acceptRA, router advertisements from the peer configure us, as a client wants
+// EnableIPv6 switches IPv6 on and gives the interface the link-local address that IPV6CP agreed on, with its /64; remote
+// is the peer's, known as such to AddRoute, or zero. With acceptRA, router advertisements from the peer configure us, as a client wants
 // it; without, nothing the peer sends does. Call it before SetUp or after.
 func (i *Interface) EnableIPv6(local, remote netip.Addr, acceptRA bool) error {
 	i.n.mu.Lock()
@@ -124,7 +124,8 @@ func (i *Interface) EnableIPv6(local, remote netip.Addr, acceptRA bool) error {
 		}
 	}
 	i.ipv6 = true
-	if err := i.address(link, netlink.FAMILY_V6, local, remote); err != nil {
+	// A /64 and no peer: the kernel would forget the route to a peer when the interface comes up after its address.
+	if err := i.address(link, netlink.FAMILY_V6, local, netip.Addr{}); err != nil {
 		return err
 	}
 	i.peer6 = remote
@@ -171,9 +172,7 @@ func (i *Interface) address(link netlink.Link, family int, local, remote netip.A
 		if family == netlink.FAMILY_V6 {
 			a.Flags = unix.IFA_F_NODAD // nobody else is on the link
 			a.Scope = unix.RT_SCOPE_LINK
-			if !remote.IsValid() {
-				a.IPNet.Mask = net.CIDRMask(64, 128)
-			}
+			a.IPNet.Mask = net.CIDRMask(64, 128)
 		}
 		if err := i.n.h.AddrAdd(link, a); err != nil && !errors.Is(err, syscall.EEXIST) {
 			return i.fail(fmt.Sprintf("add the address %v peer %v", local, remote), err)

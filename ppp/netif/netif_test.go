@@ -63,7 +63,11 @@ func testLink(t *testing.T, name, kind string) (*Netif, *Interface) {
 	if kind == "tun" {
 		tun := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: name}, Mode: netlink.TUNTAP_MODE_TUN, Queues: 1}
 		link = tun
-		defer func() { t.Cleanup(func() { tun.Fds[0].Close() }) }()
+		t.Cleanup(func() {
+			for _, f := range tun.Fds {
+				f.Close()
+			}
+		})
 	}
 	if err := netlink.LinkAdd(link); err != nil {
 		cannot(t, "no "+kind+" interface here: "+err.Error())
@@ -196,7 +200,7 @@ func TestIPv6(t *testing.T) {
 	if n := changes(t, apply); n != 0 {
 		t.Errorf("applied twice: %d changes", n)
 	}
-	if got := addresses(t, i, netlink.FAMILY_V6); len(got) != 1 || got[0] != "fe80::1/128 peer fe80::2/128" {
+	if got := addresses(t, i, netlink.FAMILY_V6); len(got) != 1 || got[0] != "fe80::1/64" {
 		t.Errorf("addresses %q", got)
 	}
 	for key, want := range map[string]string{"accept_ra": "0", "autoconf": "0", "disable_ipv6": "0"} {
