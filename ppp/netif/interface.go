@@ -47,7 +47,7 @@ func (i *Interface) fail(what string, err error) error {
 
 // mend adds what a person can do about an errno of the kernel.
 func mend(err error) error {
-	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) {
+	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EROFS) {
 		return fmt.Errorf("%w: run as root, or with CAP_NET_ADMIN and /proc/sys writable", err)
 	}
 	return err
