@@ -150,10 +150,10 @@ func (r *reader) parse(data []byte) *Config {
 func (r *reader) syntax(err error) {
 	var pe toml.ParseError
 	if errors.As(err, &pe) {
-		r.problems = append(r.problems, Problem{File: r.file, Line: pe.Position.Line, Key: pe.LastKey, Text: "not TOML: " + safe(pe.Message)})
+		r.problems = append(r.problems, Problem{File: r.file, Line: pe.Position.Line, Key: pe.LastKey, Text: "not TOML: " + logring.Escape(pe.Message)})
 		return
 	}
-	r.problems = append(r.problems, Problem{File: r.file, Text: "not TOML: " + safe(err.Error())})
+	r.problems = append(r.problems, Problem{File: r.file, Text: "not TOML: " + logring.Escape(err.Error())})
 }
 
 // checkMode refuses a file that shows its secrets to every user of the machine, or that any of them could change.

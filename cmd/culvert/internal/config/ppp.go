@@ -103,7 +103,7 @@ func (r *reader) aaa(root *table, c *Config) {
 	}
 	p.sub("profile").each("profile", func(name string, t *table) { c.AAA.Profiles[name] = r.profile(name, t, c) })
 	c.AAA.Secrets = map[string]aaa.Secret{}
-	p.sub("secret").each("secret", func(name string, t *table) { c.AAA.Secrets[name] = r.secret(name, t, c) })
+	p.sub("secret").each("user", func(name string, t *table) { c.AAA.Secrets[name] = r.secret(name, t, c) })
 
 	t := p.sub("aaa")
 	c.AAAUse.Accounting = true

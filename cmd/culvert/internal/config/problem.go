@@ -82,12 +82,6 @@ func (r *reader) result(c *Config) (*Config, error) {
 	return c, nil
 }
 
-// safe makes text from the file fit to stand on a terminal.
-func safe(s string) string {
-	q := strconv.Quote(s)
-	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
-}
-
 // nearest finds the name that was probably meant, or "".
 func nearest(name string, names []string) string {
 	best, bestDist := "", len(name)/3+2
@@ -99,7 +93,7 @@ func nearest(name string, names []string) string {
 	return best
 }
 
-// didYouMean is "; did you mean "x"?" where a name is near, and otherwise nothing.
+// didYouMean is ": did you mean "x"?" where a name is near, and otherwise nothing.
 func didYouMean(name string, names []string) string {
 	if n := nearest(name, names); n != "" {
 		return fmt.Sprintf(": did you mean %q?", n)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/BurntSushi/toml"
+
+	"culvert/cmd/culvert/internal/logring"
 )
 
 // reader collects problems while sections are read; it never stops at the first.
@@ -59,7 +61,7 @@ func (t *table) add(s Severity, line int, key, format string, args ...any) {
 	if key != "" {
 		k = append(slices.Clone(k), key)
 	}
-	t.r.problems = append(t.r.problems, Problem{File: t.r.file, Line: line, Key: safe(k.String()), Text: safe(fmt.Sprintf(format, args...)), Severity: s})
+	t.r.problems = append(t.r.problems, Problem{File: t.r.file, Line: line, Key: logring.Escape(k.String()), Text: logring.Escape(fmt.Sprintf(format, args...)), Severity: s})
 }
 
 func (t *table) fail(key, format string, args ...any) {
@@ -202,7 +204,7 @@ func (t *table) secret(key string, dst *string) bool {
 	}
 	if s != "" {
 		if line := t.line(key); t.r.secretKey == "" || line < t.r.secretLine {
-			t.r.secretKey, t.r.secretLine = safe(toml.Key(append(slices.Clone(t.path), key)).String()), line
+			t.r.secretKey, t.r.secretLine = logring.Escape(toml.Key(append(slices.Clone(t.path), key)).String()), line
 		}
 	}
 	*dst = s
