@@ -108,6 +108,8 @@ func (v *vendors) software() string {
 		return "Android"
 	case v.racoon:
 		return "racoon"
+	case v.natts >= 9 && v.dpd && !v.fragmentation:
+		return "RouterOS" // every dialect there was
 	case v.xauth && v.dpd && v.fragmentation:
 		return "strongSwan" // charon's own set, unless told to send its name
 	case v.cisco:
