@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -164,16 +165,41 @@ func (d *Daemon) Kill() {
 }
 
 // Memory returns the daemon's resident set in octets.
-func (d *Daemon) Memory() int64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.Pid()))
+func (d *Daemon) Memory() int64 { return procMemory(d.Pid(), "status", "VmRSS:") }
+
+// CPU returns the processor time that the daemon and its ended children have used.
+func (d *Daemon) CPU() time.Duration { return cpuTime(d.Pid()) }
+
+// procMemory reads a line "NAME  123 kB" of a file of /proc/PID, as octets.
+func procMemory(pid int, file, name string) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
 	if err != nil {
 		return 0
 	}
 	for _, line := range strings.Split(string(b), "\n") {
-		var kb int64
-		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kb); n == 1 {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == name {
+			kb, _ := strconv.ParseInt(f[1], 10, 64)
 			return kb << 10
 		}
 	}
 	return 0
+}
+
+func cpuTime(pid int) time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The second field is the name in parentheses, which may hold spaces; utime is the 14th, then stime, cutime, cstime.
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	if len(f) < 15 {
+		return 0
+	}
+	var ticks int64
+	for _, s := range f[11:15] {
+		n, _ := strconv.ParseInt(s, 10, 64)
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / 100 // USER_HZ
 }

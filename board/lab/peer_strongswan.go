@@ -18,6 +18,7 @@ type IKE struct {
 	Reauth     time.Duration // phase 1 is renewed that often
 	DPD        time.Duration // idle time after which it asks whether the peer lives
 	Port       int           // source port in phase 2's identity; 0: any
+	Persistent bool          // a lost peer is called again as soon as there is something to send
 	Aggressive bool
 	LocalID    string
 }
@@ -107,6 +108,9 @@ func (c *Charon) Load(ctx context.Context, peer netip.Addr, ike IKE) error {
 	}
 	if ike.Rekey > 0 {
 		line("rekey_time = %s\nlife_time = %s\nrand_time = 0s", seconds(ike.Rekey), seconds(2*ike.Rekey+5*time.Second))
+	}
+	if ike.Persistent {
+		line("dpd_action = restart\nclose_action = trap\nstart_action = trap")
 	}
 	local, remote := "dynamic[udp]", "dynamic[udp/1701]"
 	if ike.Port != 0 {

@@ -58,3 +58,30 @@ func TestLabPeers(t *testing.T) {
 		ref.Stop()
 	})
 }
+
+// The lab's own dialler and its fast way to make charon negotiate, against the reference server.
+func TestLabDialler(t *testing.T) {
+	Run(t, func(t *testing.T, l *L) {
+		in := l.Internet()
+		server := in.Host("server", "192.0.2.1")
+		client := in.Host("client", "198.51.100.2")
+		ike := IKE{PSK: "a shared secret", Proposals: "aes128-sha1-modp2048", ESP: "aes128-sha1"}
+		ref := ReferenceServer(server, ike, LNS{Local: "192.168.99.1", Pool: "192.168.99.2-192.168.99.99", Auth: "pap", Users: map[string]string{"user1": "s3cret"}})
+		start := time.Now()
+		const n = 5
+		for range n {
+			d, err := client.DialL2TP(t.Context(), netip.AddrPortFrom(server.Up.Addrs[0], 1701), "user1", "s3cret")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+		}
+		t.Logf("%d sessions in %.2f s, %.1f MB", n, time.Since(start).Seconds(), float64(ref.Memory())/(1<<20))
+		charon, err := client.Charon()
+		l.Must(err, "charon")
+		l.Must(charon.Load(t.Context(), server.Up.Addrs[0], ike), "load")
+		start = time.Now()
+		l.Must(charon.Exchange(n), "exchange")
+		t.Logf("%d times both phases in %.2f s, the server's CPU so far %v", n, time.Since(start).Seconds(), ref.CPU())
+	}, Kernels("6.12"))
+}

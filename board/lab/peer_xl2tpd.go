@@ -27,6 +27,11 @@ func (n *Node) xl2tpd(conf, pppOptions string) (*XL2TPD, error) {
 	n.WriteFile("/etc/ppp/options", "")
 	n.WriteFile("/etc/ppp/options.lab", pppOptions)
 	n.WriteFile("/run/xl2tpd/.keep", "")
+	n.Do(func() { // what a distribution does when a link comes up is not under test, and costs a dozen processes each time
+		for _, script := range []string{"ip-pre-up", "ip-up", "ip-down", "ipv6-up", "ipv6-down"} {
+			os.Remove("/etc/ppp/" + script)
+		}
+	})
 	n.logs = []string{pppdLog}
 	d, err := n.StartDaemon("xl2tpd", "xl2tpd", "-D", "-C", xl2tpdControl, "-p", "/run/xl2tpd.pid")
 	if err != nil {
@@ -47,6 +52,7 @@ type LAC struct {
 	Auth           string        // the one method to agree to: "mschap-v2" (also when empty), "mschap", "chap", "pap", "eap"
 	Echo           time.Duration // LCP echo interval; 0: none
 	MTU            int           // 1400 when 0
+	Redial         time.Duration // call again that long after a session was lost; 0: never
 	PPP            []string      // more options of pppd
 	Conf           []string      // more lines of the lac section
 }
@@ -73,8 +79,12 @@ func (n *Node) LAC(c LAC) (*XL2TPD, error) {
 		opts = append(opts, fmt.Sprintf("lcp-echo-interval %d", int(c.Echo.Seconds())), "lcp-echo-failure 3")
 	}
 	opts = append(opts, c.PPP...)
+	redial := "redial = no"
+	if c.Redial > 0 {
+		redial = fmt.Sprintf("redial = yes\nredial timeout = %d", int(max(c.Redial.Seconds(), 1)))
+	}
 	conf := fmt.Sprintf("[global]\nport = %d\n[lac lab]\nlns = %v\npppoptfile = /etc/ppp/options.lab\nppp debug = yes\n"+
-		"redial = no\nlength bit = yes\n%s\n", c.Port, c.Server, strings.Join(c.Conf, "\n"))
+		"length bit = yes\n%s\n%s\n", c.Port, c.Server, redial, strings.Join(c.Conf, "\n"))
 	return n.xl2tpd(conf, strings.Join(opts, "\n")+"\n")
 }
 

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"net/netip"
+	"time"
 )
 
 // A Reference is strongSwan + xl2tpd + pppd as the server: what the server under test is compared with, and the proof
@@ -35,4 +36,21 @@ func (r *Reference) Stop() {
 		r.Charon.Stop()
 	}
 	r.Node.Kill()
+}
+
+// Memory returns the resident memory of all of the server's processes in octets: each session has a pppd. What they share
+// is counted once.
+func (r *Reference) Memory() (total int64) {
+	for _, pid := range r.Processes() {
+		total += procMemory(pid, "smaps_rollup", "Pss:")
+	}
+	return total
+}
+
+// CPU returns the processor time that the server's processes have used.
+func (r *Reference) CPU() (total time.Duration) {
+	for _, pid := range r.Processes() {
+		total += cpuTime(pid)
+	}
+	return total
 }

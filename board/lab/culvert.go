@@ -1,0 +1,115 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// CulvertCommand is the import path of the server under test, for [Build] and [L.Binary].
+const CulvertCommand = "culvert/cmd/culvert"
+
+const culvertSocket = "/run/culvert/control.sock"
+
+// A Culvert is the server under test on a node.
+type Culvert struct {
+	*Daemon
+	node   *Node
+	binary string
+}
+
+// Culvert starts `culvert run` with this configuration and waits until its console answers. The binary must have been
+// asked for: lab.Run(t, f, lab.Build(lab.CulvertCommand)).
+func (l *L) Culvert(n *Node, config string) *Culvert {
+	l.Helper()
+	n.WriteFile("/etc/culvert/culvert.toml", config)
+	c := &Culvert{node: n, binary: l.Binary(CulvertCommand)}
+	c.Start()
+	return c
+}
+
+// Start starts the server again after its end.
+func (c *Culvert) Start() {
+	l := c.node.lab
+	l.Helper()
+	c.node.Do(func() { os.Remove(culvertSocket); os.MkdirAll(filepath.Dir(culvertSocket), 0o755) })
+	c.Daemon = c.node.Daemon("culvert", c.binary, "run", "-c", "/etc/culvert/culvert.toml", "-socket", culvertSocket)
+	if !l.WaitFor(15*time.Second, func() bool { return !c.Running() || c.node.accepts(culvertSocket) }) || !c.Running() {
+		l.Fatalf("culvert did not start:\n%s", lastLines(c.Log(), 20))
+	}
+}
+
+// Configure replaces the configuration file; SIGHUP makes the server read it.
+func (c *Culvert) Configure(config string) { c.node.WriteFile("/etc/culvert/culvert.toml", config) }
+
+// A Row is one line of a print command: property name, as the console shows it, to value.
+type Row map[string]any
+
+// String returns a property as text; empty when it is missing.
+func (r Row) String(name string) string {
+	v, ok := r[name]
+	if !ok || v == nil {
+		return ""
+	}
+	return fmt.Sprint(v)
+}
+
+// Int returns a number; zero when it is missing.
+func (r Row) Int(name string) int {
+	f, _ := r[name].(float64)
+	return int(f)
+}
+
+// Console runs a command on the server's console and returns its rows.
+func (c *Culvert) Console(command string) ([]Row, error) {
+	out, err := c.console(command, "--json")
+	if err != nil {
+		return nil, err
+	}
+	if strings.TrimSpace(out) == "" {
+		return nil, nil
+	}
+	var rows []Row
+	if err := json.Unmarshal([]byte(out), &rows); err != nil {
+		var row Row // `/system resource print` is one object
+		if json.Unmarshal([]byte(out), &row) != nil {
+			return nil, fmt.Errorf("%s: %w in %q", command, err, out)
+		}
+		rows = []Row{row}
+	}
+	return rows, nil
+}
+
+// Show runs a command on the server's console and returns what a person would see.
+func (c *Culvert) Show(command string) (string, error) { return c.console(command) }
+
+func (c *Culvert) console(command string, flags ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(c.node.lab.Context(), 20*time.Second)
+	defer cancel()
+	out, err := c.node.Command(ctx, append([]string{c.binary, "console", "-socket", culvertSocket, "-e", command}, flags...)...).Output()
+	return string(out), err
+}
+
+// Rows is Console for a command that must work.
+func (c *Culvert) Rows(command string) []Row {
+	l := c.node.lab
+	l.Helper()
+	rows, err := c.Console(command)
+	l.Must(err, "console")
+	return rows
+}
+
+// Complaints returns the log's lines of level warning and error.
+func (c *Culvert) Complaints() (found []string) {
+	for _, line := range strings.Split(c.Log(), "\n") {
+		// 2026-11-21 03:00:00 ipsec,warning text
+		if f := strings.SplitN(line, " ", 4); len(f) == 4 && (strings.HasSuffix(f[2], ",warning") || strings.HasSuffix(f[2], ",error")) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
