@@ -93,6 +93,9 @@ func (o *authOption) naked(v []byte) {
 }
 
 func (o *authOption) rejected() {
+	if o.link.lcpOpts.magic.collisions > 0 {
+		return // our own refusal, come back on a looped line; that will be noticed in its own right
+	}
 	o.link.terminate(Cause{CauseNoCommonAuth, "the peer refuses to authenticate itself"})
 }
 
