@@ -1,0 +1,176 @@
+package main
+
+import (
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"culvert/board/lab"
+)
+
+const transferSize = 100 << 20
+
+// One client on the open internet: in, traffic both ways, out again from either side, and nothing is left.
+func TestLabDirect(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab.L) {
+		r := newRig(t, l, rigConfig{})
+		for _, test := range []struct {
+			name   string
+			change func(*lab.ClientConfig)
+		}{{"port 1701", port1701}, {"any port", func(*lab.ClientConfig) {}}} {
+			c := r.client(1, test.change)
+			wholeSession(t, r, c, test.name)
+			c.Kill()
+			r.internet.IP("link del client1")
+		}
+	}, lab.Timeout(3*time.Minute))
+}
+
+// One client behind a NAT.
+func TestLabNAT(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab.L) {
+		r := newRig(t, l, rigConfig{})
+		for _, test := range []struct {
+			name   string
+			change func(*lab.ClientConfig)
+		}{{"port 1701", port1701}, {"any port", func(*lab.ClientConfig) {}}} {
+			c := r.hidden(1, test.change)
+			wholeSession(t, r, c, test.name)
+			c.Kill()
+			r.nat.IP("link del hidden1")
+		}
+	}, lab.Timeout(3*time.Minute))
+}
+
+// wholeSession takes a client through all that a session is for.
+func wholeSession(t *testing.T, r *rig, c *lab.Client, name string) {
+	t.Helper()
+	start := time.Now()
+	addr := r.connect(c)
+	t.Logf("%s: connected in %.2f s as %v", name, time.Since(start).Seconds(), addr)
+	r.reaches(c, addr)
+
+	rows := r.Rows("/ppp active print")
+	if len(rows) != 1 || rows[0].String("name") != c.Config.User || rows[0].String("address") != addr.String() {
+		t.Errorf("%s: /ppp active print: %v", name, rows)
+	}
+	if used := r.Rows("/ip pool used print"); len(used) != 1 || used[0].String("address") != addr.String() {
+		t.Errorf("%s: /ip pool used print: %v", name, used)
+	}
+
+	up, err := c.Transfer(r.lan, labHost, transferSize)
+	if err != nil {
+		t.Errorf("%s: upload: %v", name, err)
+	}
+	down, err := r.lan.Transfer(c.Node, addr, transferSize)
+	if err != nil {
+		t.Errorf("%s: download: %v", name, err)
+	}
+	t.Logf("%s: %d MB up at %.0f Mbit/s, down at %.0f", name, transferSize>>20, up, down)
+
+	if err := c.Disconnect(t.Context()); err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+	r.clean()
+
+	// Once more, and this time the server says goodbye.
+	addr = r.connect(c)
+	r.reaches(c, addr)
+	if _, err := r.Show("/ppp active remove " + c.Config.User); err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+	if !r.WaitFor(10*time.Second, func() bool { return len(c.Interfaces("ppp")) == 0 }) {
+		t.Errorf("%s: the client is still up after the server disconnected it", name)
+	}
+	c.Disconnect(t.Context())
+	r.clean()
+}
+
+// The server's own end is orderly too: on SIGTERM it says goodbye to everybody and leaves the kernel as it found it.
+func TestLabShutdown(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab.L) {
+		r := newRig(t, l, rigConfig{Users: 2})
+		c := []*lab.Client{r.client(1), r.hidden(2)}
+		for _, c := range c {
+			r.reaches(c, r.connect(c))
+		}
+		start := time.Now()
+		r.Signal(syscall.SIGTERM)
+		if err := r.Wait(15 * time.Second); err != nil {
+			t.Errorf("culvert: %v", err)
+		}
+		t.Logf("ended in %.2f s", time.Since(start).Seconds())
+		for _, c := range c {
+			if !l.WaitFor(5*time.Second, func() bool { return len(c.Interfaces("ppp")) == 0 }) {
+				t.Errorf("%s was not told", c.Name)
+			}
+		}
+		if s := r.server.IPsecState(); s != "" {
+			t.Errorf("left in the kernel:\n%s", s)
+		}
+		if i := r.server.Interfaces("ppp"); len(i) > 0 {
+			t.Errorf("left in the kernel: %v", i)
+		}
+	})
+}
+
+// Two clients behind one NAT are one address to the server, and with the same port one four-tuple to its kernel.
+func TestLabTwoBehindNAT(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab.L) {
+		r := newRig(t, l, rigConfig{Users: 3})
+		anyPort := func(*lab.ClientConfig) {}
+		for _, test := range []struct {
+			name    string
+			changes [2]func(*lab.ClientConfig)
+		}{
+			{"both any port", [2]func(*lab.ClientConfig){anyPort, anyPort}},
+			{"one 1701", [2]func(*lab.ClientConfig){port1701, anyPort}},
+			{"both 1701", [2]func(*lab.ClientConfig){port1701, port1701}},
+		} {
+			var clients []*lab.Client
+			var addrs []netip.Addr
+			for i, change := range test.changes {
+				c := r.hidden(i+1, change)
+				clients, addrs = append(clients, c), append(addrs, r.connect(c))
+			}
+			for i, c := range clients {
+				r.reaches(c, addrs[i])
+			}
+			// What one receives is not the other's: each asks at once, and each download is compared octet by octet.
+			var pings []*lab.Pinger
+			for _, c := range clients {
+				p, err := c.StartPing(labHost, 10*time.Millisecond, 200)
+				l.Must(err, "ping")
+				pings = append(pings, p)
+			}
+			for i, c := range clients {
+				if _, err := r.lan.Transfer(c.Node, addrs[i], transferSize/4); err != nil {
+					t.Errorf("%s: download by %s: %v", test.name, c.Name, err)
+				}
+				if _, err := c.Transfer(r.lan, labHost, transferSize/4); err != nil {
+					t.Errorf("%s: upload by %s: %v", test.name, c.Name, err)
+				}
+			}
+			for i, p := range pings {
+				if sent, received := p.Stop(); received < sent*98/100 {
+					t.Errorf("%s: %s lost %d of %d echoes", test.name, clients[i].Name, sent-received, sent)
+				}
+			}
+			// One leaves, the other stays.
+			if err := clients[0].Disconnect(t.Context()); err != nil {
+				t.Errorf("%s: %v", test.name, err)
+			}
+			r.reaches(clients[1], addrs[1])
+			if err := clients[1].Disconnect(t.Context()); err != nil {
+				t.Errorf("%s: %v", test.name, err)
+			}
+			r.clean()
+			for i, c := range clients {
+				c.Kill()
+				r.nat.IP("link del hidden" + []string{"1", "2"}[i])
+			}
+			t.Logf("%s: done", test.name)
+		}
+	}, lab.Timeout(4*time.Minute))
+}
