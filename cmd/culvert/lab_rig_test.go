@@ -34,6 +34,7 @@ var (
 type rigConfig struct {
 	Users     int    // user1 to userN, all with the same password; 1 when 0
 	UseIPsec  string // "required" when empty
+	Auth      string // "mschap2" when empty
 	Keepalive string // "30s" when empty
 	DPD       string // "2m" when empty
 	Extra     string // more tables
@@ -62,14 +63,14 @@ remote-address = "vpn"
 enabled = true
 use-ipsec = %q
 ipsec-secret = %q
-authentication = ["mschap2"]
+authentication = [%q]
 default-profile = "vpn"
 keepalive-timeout = %q
 
 [ipsec.profile.default]
 dpd-interval = %q
 dpd-maximum-failures = 3
-`, labInner, or(c.UseIPsec, "required"), labSecret, or(c.Keepalive, "30s"), or(c.DPD, "2m"))
+`, labInner, or(c.UseIPsec, "required"), labSecret, or(c.Auth, "mschap2"), or(c.Keepalive, "30s"), or(c.DPD, "2m"))
 	for i := range max(c.Users, 1) {
 		fmt.Fprintf(&b, "\n[ppp.secret.user%d]\npassword = %q\nprofile = \"vpn\"\n", i+1, labPassword)
 	}
