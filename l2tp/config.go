@@ -25,7 +25,7 @@ type Config struct {
 	MaxTunnels, MaxSessions int // 0: DefaultMaxTunnels, unlimited sessions
 	OneSessionPerHost       bool
 	SequenceData            bool // ask for sequence numbers on data messages
-	HideAVPs                bool // with a Secret: hide what may be hidden in what we send (RFC 2661 section 4.3)
+	HideAVPs                bool // with a Secret: once a tunnel is up, hide what may be hidden (RFC 2661 section 4.3)
 }
 
 // DefaultConfig is a server that real clients get on with (values reasoned in package comment).

@@ -142,7 +142,8 @@ func (e *Engine) send(t *tunnel, m *Message) {
 	m.Tunnel = t.remote
 	var secret Secret
 	var vector []byte
-	if t.hide {
+	// Not before the peer has shown that it has the secret: xl2tpd cannot open a hidden SCCRP.
+	if t.hide && t.state != tunnelWaitReply && t.state != tunnelWaitConnect {
 		var random [16]byte
 		if _, err := io.ReadFull(e.env.Rand, random[:]); err == nil {
 			secret, vector = t.secret, random[:]
