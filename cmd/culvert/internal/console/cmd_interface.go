@@ -16,17 +16,17 @@ var menuInterface = &menu{name: "interface", about: "tunnels and their interface
 	menus: []*menu{
 		{name: "l2tp-server", about: "interfaces of users who dialled in", menus: []*menu{
 			{name: "server", about: "settings of the L2TP server", commands: append([]*command{
-				{"print", "settings", func(_ context.Context, c *call) error { return printOne(c, server(c.src)) }},
+				{name: "print", about: "settings", run: func(_ context.Context, c *call) error { return printOne(c, server(c.src)) }},
 			}, edits("set")...)},
 			{name: "tunnel", about: "L2TP control connections", commands: []*command{
-				{"print", "one line per tunnel", func(_ context.Context, c *call) error {
+				{name: "print", about: "one line per tunnel", run: func(_ context.Context, c *call) error {
 					rows := slices.Clone(c.src.Tunnels())
 					slices.SortFunc(rows, func(a, b TunnelRow) int { return cmp.Compare(a.Tunnel, b.Tunnel) })
 					return printRows(c, view{[]string{"tunnel-id", "remote-tunnel-id", "state", "remote-endpoint", "host-name", "sessions", "uptime"}, ""}, rows)
 				}},
 			}},
 		}, commands: append([]*command{
-			{"print", "one line per interface", func(_ context.Context, c *call) error {
+			{name: "print", about: "one line per interface", run: func(_ context.Context, c *call) error {
 				rows := slices.Clone(c.src.Interfaces())
 				slices.SortFunc(rows, func(a, b InterfaceRow) int { return cmp.Compare(a.Name, b.Name) })
 				return printRows(c, view{[]string{"name", "user", "mtu", "mru", "client-address", "uptime", "encoding"},
@@ -34,7 +34,7 @@ var menuInterface = &menu{name: "interface", about: "tunnels and their interface
 			}},
 		}, edits("add", "set", "remove")...)},
 		{name: "l2tp-client", about: "tunnels that this router dials", commands: append([]*command{
-			{"print", "one entry per client", func(_ context.Context, c *call) error { return printRows(c, view{nil, "X - disabled"}, clients(c.src)) }},
+			{name: "print", about: "one entry per client", run: func(_ context.Context, c *call) error { return printRows(c, view{nil, "X - disabled"}, clients(c.src)) }},
 			later("monitor", "state of one client"),
 		}, edits("add", "set", "enable", "disable", "remove")...)},
 	}}
@@ -122,7 +122,7 @@ type clientRow struct {
 	OnDemand  bool     `json:"dial-on-demand"`
 	Allow     []string `json:"allow"`
 	Proto     string   `json:"l2tp-proto-version"`
-	Comment   string   `json:"comment,omitempty" text:""`
+	Comment   string   `json:"comment" text:"" blank:""`
 }
 
 func clients(src Source) []clientRow {

@@ -15,7 +15,7 @@ import (
 var menuIP = &menu{name: "ip", about: "address pools and IPsec", menus: []*menu{
 	{name: "pool", about: "addresses for users", menus: []*menu{
 		{name: "used", about: "addresses that are given out", commands: []*command{
-			{"print", "one line per address", func(_ context.Context, c *call) error {
+			{name: "print", about: "one line per address", run: func(_ context.Context, c *call) error {
 				rows := slices.Clone(c.src.PoolsUsed())
 				slices.SortFunc(rows, func(a, b PoolUsedRow) int {
 					return cmp.Or(cmp.Compare(a.Pool, b.Pool), a.Address.Compare(b.Address))
@@ -24,13 +24,13 @@ var menuIP = &menu{name: "ip", about: "address pools and IPsec", menus: []*menu{
 			}},
 		}},
 	}, commands: append([]*command{
-		{"print", "one line per pool", func(_ context.Context, c *call) error {
+		{name: "print", about: "one line per pool", run: func(_ context.Context, c *call) error {
 			return printRows(c, view{[]string{"name", "ranges", "used", "next-pool"}, ""}, pools(c.src))
 		}},
 	}, edits("add", "set", "remove")...)},
 	{name: "ipsec", about: "key exchange and security associations", menus: []*menu{
 		{name: "active-peers", about: "IKE clients", commands: []*command{
-			{"print", "one line per client", func(_ context.Context, c *call) error {
+			{name: "print", about: "one line per client", run: func(_ context.Context, c *call) error {
 				rows := slices.Clone(c.src.IKEPeers())
 				slices.SortFunc(rows, func(a, b IKEPeerRow) int {
 					return cmp.Or(cmp.Compare(b.Uptime, a.Uptime), cmp.Compare(a.Remote, b.Remote), cmp.Compare(a.Cookies, b.Cookies))
@@ -39,7 +39,7 @@ var menuIP = &menu{name: "ip", about: "address pools and IPsec", menus: []*menu{
 			}},
 		}},
 		{name: "installed-sa", about: "ESP security associations", commands: []*command{
-			{"print", "one entry per direction; keys are not shown", func(_ context.Context, c *call) error {
+			{name: "print", about: "one entry per direction; keys are not shown", run: func(_ context.Context, c *call) error {
 				rows := slices.Clone(c.src.SAs())
 				slices.SortFunc(rows, func(a, b SARow) int {
 					return cmp.Or(cmp.Compare(a.Mark, b.Mark), cmp.Compare(a.AddTime, b.AddTime), cmp.Compare(a.Dir, b.Dir), cmp.Compare(a.SPI, b.SPI))
@@ -48,19 +48,19 @@ var menuIP = &menu{name: "ip", about: "address pools and IPsec", menus: []*menu{
 			}},
 		}},
 		{name: "statistics", about: "what was dropped, and why", commands: []*command{
-			{"print", "counters", printStatistics},
+			{name: "print", about: "counters", run: printStatistics},
 		}},
 		{name: "profile", about: "phase 1", commands: append([]*command{
-			{"print", "those of the peers", func(_ context.Context, c *call) error { return printRows(c, view{}, phase1Rows(c.src)) }},
+			{name: "print", about: "those of the peers", run: func(_ context.Context, c *call) error { return printRows(c, view{}, phase1Rows(c.src)) }},
 		}, edits("add", "set", "remove")...)},
 		{name: "proposal", about: "phase 2", commands: append([]*command{
-			{"print", "those of the peers", func(_ context.Context, c *call) error { return printRows(c, view{}, phase2Rows(c.src)) }},
+			{name: "print", about: "those of the peers", run: func(_ context.Context, c *call) error { return printRows(c, view{}, phase2Rows(c.src)) }},
 		}, edits("add", "set", "remove")...)},
 		{name: "peer", about: "who may negotiate", commands: append([]*command{
-			{"print", "one entry per peer", func(_ context.Context, c *call) error { return printRows(c, view{}, peerRows(c.src)) }},
+			{name: "print", about: "one entry per peer", run: func(_ context.Context, c *call) error { return printRows(c, view{}, peerRows(c.src)) }},
 		}, edits("add", "set", "remove")...)},
 		{name: "identity", about: "how peers are authenticated", commands: append([]*command{
-			{"print", "secrets are not shown", func(_ context.Context, c *call) error { return printRows(c, view{}, identityRows(c.src)) }},
+			{name: "print", about: "secrets are not shown", run: func(_ context.Context, c *call) error { return printRows(c, view{}, identityRows(c.src)) }},
 		}, edits("add", "set", "remove")...)},
 	}},
 }}

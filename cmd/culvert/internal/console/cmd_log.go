@@ -9,7 +9,7 @@ import (
 )
 
 var menuLog = &menu{name: "log", about: "what happened", commands: []*command{
-	{"print", `the last lines; where topics~"ipsec" chooses, follow goes on`, printLog},
+	{name: "print", about: `the last lines; where topics~"ipsec" chooses, follow goes on`, run: printLog},
 }}
 
 type logRow struct {

@@ -15,23 +15,23 @@ import (
 
 var menuPPP = &menu{name: "ppp", about: "users, their profiles and their sessions", menus: []*menu{
 	{name: "active", about: "users who are connected now", commands: []*command{
-		{"print", "one line per user, from IKE to PPP", func(_ context.Context, c *call) error {
+		{name: "print", about: "one line per user, from IKE to PPP", run: func(_ context.Context, c *call) error {
 			return printRows(c, view{[]string{"name", "service", "caller-id", "address", "uptime", "encoding"}, "R - radius"}, active(c.src))
 		}},
-		{"remove", "disconnect: remove NAME, remove 0,1 or remove [find address=...]", removeActive},
+		{name: "remove", about: "disconnect: remove NAME, remove 0,1 or remove [find address=...]", run: removeActive},
 	}},
 	{name: "secret", about: "users who may log in", commands: append([]*command{
-		{"print", "passwords are not shown", func(_ context.Context, c *call) error {
+		{name: "print", about: "passwords are not shown", run: func(_ context.Context, c *call) error {
 			return printRows(c, view{[]string{"name", "service", "caller-id", "password", "profile", "remote-address"}, "X - disabled"}, secrets(c.src))
 		}},
 	}, edits("add", "set", "remove", "enable", "disable")...)},
 	{name: "profile", about: "what users get", commands: append([]*command{
-		{"print", "profiles", func(_ context.Context, c *call) error {
+		{name: "print", about: "profiles", run: func(_ context.Context, c *call) error {
 			return printRows(c, view{nil, "* - default"}, profiles(c.src))
 		}},
 	}, edits("add", "set", "remove")...)},
 	{name: "aaa", about: "who decides, and who is told", commands: append([]*command{
-		{"print", "settings", func(_ context.Context, c *call) error {
+		{name: "print", about: "settings", run: func(_ context.Context, c *call) error {
 			u := c.src.Config().AAAUse
 			return printOne(c, aaaRow{u.UseRADIUS, u.Accounting, Span(u.InterimUpdate)})
 		}},
@@ -134,11 +134,11 @@ type secretRow struct {
 	CallerID string   `json:"caller-id" text:""`
 	Password masked   `json:"password"`
 	Profile  string   `json:"profile"`
-	Local    string   `json:"local-address,omitempty"`
-	Remote   string   `json:"remote-address,omitempty"`
+	Local    string   `json:"local-address" blank:""`
+	Remote   string   `json:"remote-address" blank:""`
 	Routes   []string `json:"routes" text:""`
-	Rate     string   `json:"rate-limit,omitempty" text:""`
-	Comment  string   `json:"comment,omitempty" text:""`
+	Rate     string   `json:"rate-limit" text:"" blank:""`
+	Comment  string   `json:"comment" text:"" blank:""`
 }
 
 func secrets(src Source) []secretRow {
@@ -174,21 +174,21 @@ func sourceText(s aaa.Source) string {
 type profileRow struct {
 	Default    bool     `json:"default" flag:"*"`
 	Name       string   `json:"name" text:""`
-	Local      string   `json:"local-address,omitempty"`
-	Remote     string   `json:"remote-address,omitempty"`
-	PrefixPool string   `json:"remote-ipv6-prefix-pool,omitempty"`
-	Bridge     string   `json:"bridge,omitempty"`
+	Local      string   `json:"local-address" blank:""`
+	Remote     string   `json:"remote-address" blank:""`
+	PrefixPool string   `json:"remote-ipv6-prefix-pool" blank:""`
+	Bridge     string   `json:"bridge" blank:""`
 	UseIPv6    bool     `json:"use-ipv6"`
 	Encryption string   `json:"use-encryption"`
 	OnlyOne    bool     `json:"only-one"`
 	ChangeMSS  bool     `json:"change-tcp-mss"`
-	Rate       string   `json:"rate-limit,omitempty" text:""`
+	Rate       string   `json:"rate-limit" text:"" blank:""`
 	DNS        []string `json:"dns-server"`
-	WINS       []string `json:"wins-server,omitempty"`
+	WINS       []string `json:"wins-server" blank:""`
 	Session    Span     `json:"session-timeout"`
 	Idle       Span     `json:"idle-timeout"`
-	OnUp       string   `json:"on-up,omitempty" text:""`
-	OnDown     string   `json:"on-down,omitempty" text:""`
+	OnUp       string   `json:"on-up" text:"" blank:""`
+	OnDown     string   `json:"on-down" text:"" blank:""`
 }
 
 func profiles(src Source) []profileRow {

@@ -32,13 +32,15 @@ func fields(row any) []field {
 	out := make([]field, 0, v.NumField())
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
-		name, opts, _ := strings.Cut(f.Tag.Get("json"), ",")
+		name := f.Tag.Get("json")
 		if name == "" || name == "-" {
 			continue
 		}
 		_, text := f.Tag.Lookup("text")
 		x := field{key: name, text: text, value: valueText(v.Field(i).Interface())}
-		x.omit = strings.Contains(opts, "omitempty") && v.Field(i).IsZero()
+		if _, blank := f.Tag.Lookup("blank"); blank && v.Field(i).IsZero() {
+			x.value, x.omit = "", true
+		}
 		if letter := f.Tag.Get("flag"); letter != "" {
 			x.flag, x.set = letter[0], v.Field(i).Bool()
 		}
@@ -184,7 +186,8 @@ func printRows[T any](c *call, v view, rows []T) error {
 	case detail || v.columns == nil:
 		err = c.detail(v, toFields(rows))
 	default:
-		err = c.table(v, toFields(rows))
+		var zero T
+		err = c.table(v, len(flagColumn(fields(zero))), toFields(rows))
 	}
 	return err
 }
@@ -212,15 +215,12 @@ func flagColumn(fs []field) string {
 }
 
 // table writes aligned columns under their names.
-func (c *call) table(v view, rows [][]field) error {
+func (c *call) table(v view, flags int, rows [][]field) error {
 	var b bytes.Buffer
 	if v.flags != "" {
 		fmt.Fprintf(&b, "Flags: %s\n", v.flags)
 	}
-	number, flags := len(strconv.Itoa(max(len(rows)-1, 0))), 0
-	if len(rows) > 0 {
-		flags = len(flagColumn(rows[0]))
-	}
+	number := len(strconv.Itoa(max(len(rows)-1, 0)))
 	widths := make([]int, len(v.columns))
 	cells := make([][]string, len(rows))
 	for j, key := range v.columns {

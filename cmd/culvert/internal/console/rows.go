@@ -76,41 +76,41 @@ func (h Hex) String() string {
 func (h Hex) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 
 // In the rows below the json tag names the property, `flag` gives a boolean its letter in the flags column, and `text`
-// marks what print detail puts in quotes. Fields with omitempty are left out of print detail when they are empty.
+// marks what print detail puts in quotes. Where `blank` stands, a zero is shown as nothing; JSON has every property always.
 
 // ActiveRow is one connected user, with the IKE client and the L2TP session that carry it.
 type ActiveRow struct {
 	RADIUS   bool       `json:"radius" flag:"R"` // authenticated by RADIUS
 	Name     string     `json:"name" text:""`
-	Service  string     `json:"service"`             // "l2tp"
-	CallerID string     `json:"caller-id" text:""`   // address or calling number
-	Address  netip.Addr `json:"address"`             // the peer's end of the link
-	Uptime   Span       `json:"uptime"`              // since the link came up
-	Encoding string     `json:"encoding" text:""`    // "esp aes-256-cbc/sha256", or empty in the clear
-	Session  Hex        `json:"session-id"`          // unique for the life of the daemon
-	Since    time.Time  `json:"since"`               // when the link came up
-	Local    netip.Addr `json:"local-address"`       // our end of the link
-	IPv6     netip.Addr `json:"ipv6-address"`        // the peer's link-local address, when IPV6CP is open
-	Profile  string     `json:"profile" text:""`     //
-	Auth     string     `json:"authentication"`      // "mschap2"
-	Iface    string     `json:"interface" text:""`   //
-	MTU      int        `json:"mtu"`                 //
-	MRU      int        `json:"mru"`                 //
-	RxBytes  uint64     `json:"rx-byte"`             // from the peer
-	TxBytes  uint64     `json:"tx-byte"`             // to the peer
-	RxPkts   uint64     `json:"rx-packet"`           //
-	TxPkts   uint64     `json:"tx-packet"`           //
-	Remote   string     `json:"remote-endpoint"`     // outer address and port
-	IKEPeer  string     `json:"ike-peer" text:""`    // name of the [ipsec.peer] it came through; empty without IPsec
-	IKEID    string     `json:"ike-id" text:""`      // the identity that it showed, or its certificate's fingerprint
-	Mark     Hex        `json:"ike-mark"`            // the IKE client's number in the data path
-	Host     string     `json:"host-name" text:""`   // Host Name AVP
-	Tunnel   uint32     `json:"tunnel-id"`           // ours
-	RTunnel  uint32     `json:"remote-tunnel-id"`    // the peer's
-	LSession uint32     `json:"l2tp-session-id"`     // ours
-	RSession uint32     `json:"remote-session-id"`   // the peer's
-	CallSN   uint32     `json:"call-serial-number"`  //
-	IdleTime Span       `json:"idle-time,omitempty"` // since the last traffic, where it is counted
+	Service  string     `json:"service"`                   // "l2tp"
+	CallerID string     `json:"caller-id" text:""`         // address or calling number
+	Address  netip.Addr `json:"address"`                   // the peer's end of the link
+	Uptime   Span       `json:"uptime"`                    // since the link came up
+	Encoding string     `json:"encoding" text:""`          // "esp aes-256-cbc/sha256", or empty in the clear
+	Session  Hex        `json:"session-id"`                // unique for the life of the daemon
+	Since    time.Time  `json:"since"`                     // when the link came up
+	Local    netip.Addr `json:"local-address" blank:""`    // our end of the link
+	IPv6     netip.Addr `json:"ipv6-address" blank:""`     // the peer's link-local address, when IPV6CP is open
+	Profile  string     `json:"profile" text:""`           //
+	Auth     string     `json:"authentication"`            // "mschap2"
+	Iface    string     `json:"interface" text:""`         //
+	MTU      int        `json:"mtu"`                       //
+	MRU      int        `json:"mru"`                       //
+	RxBytes  uint64     `json:"rx-byte"`                   // from the peer
+	TxBytes  uint64     `json:"tx-byte"`                   // to the peer
+	RxPkts   uint64     `json:"rx-packet"`                 //
+	TxPkts   uint64     `json:"tx-packet"`                 //
+	Remote   string     `json:"remote-endpoint"`           // outer address and port
+	IKEPeer  string     `json:"ike-peer" text:"" blank:""` // name of the [ipsec.peer] it came through; empty without IPsec
+	IKEID    string     `json:"ike-id" text:"" blank:""`   // the identity that it showed, or its certificate's fingerprint
+	Mark     Hex        `json:"ike-mark" blank:""`         // the IKE client's number in the data path
+	Host     string     `json:"host-name" text:""`         // Host Name AVP
+	Tunnel   uint32     `json:"tunnel-id"`                 // ours
+	RTunnel  uint32     `json:"remote-tunnel-id"`          // the peer's
+	LSession uint32     `json:"l2tp-session-id"`           // ours
+	RSession uint32     `json:"remote-session-id"`         // the peer's
+	CallSN   uint32     `json:"call-serial-number"`        //
+	IdleTime Span       `json:"idle-time" blank:""`        // since the last traffic, where it is counted
 }
 
 // InterfaceRow is one interface of the L2TP server. Static bindings that nobody uses are rows too, without an address.
@@ -119,11 +119,11 @@ type InterfaceRow struct {
 	Running  bool   `json:"running" flag:"R"`
 	Name     string `json:"name" text:""`
 	User     string `json:"user" text:""`
-	MTU      int    `json:"mtu"`
-	MRU      int    `json:"mru"`
-	Client   string `json:"client-address"` // outer address
-	Uptime   Span   `json:"uptime"`
-	Encoding string `json:"encoding" text:""`
+	MTU      int    `json:"mtu" blank:""`
+	MRU      int    `json:"mru" blank:""`
+	Client   string `json:"client-address" blank:""` // outer address
+	Uptime   Span   `json:"uptime" blank:""`
+	Encoding string `json:"encoding" text:"" blank:""`
 }
 
 // TunnelRow is one L2TP control connection.

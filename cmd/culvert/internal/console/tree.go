@@ -6,6 +6,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"culvert/cmd/culvert/internal/config"
 )
 
 // menu is one level of the tree.
@@ -20,6 +22,7 @@ type menu struct {
 type command struct {
 	name, about string
 	run         func(context.Context, *call) error
+	later       bool // documented, but not in this version
 }
 
 // root is the whole tree. It never changes after the package is initialised.
@@ -28,7 +31,7 @@ var root *menu
 func init() {
 	root = &menu{about: "Culvert", menus: []*menu{menuInterface, menuIP, menuLog, menuPPP, menuSystem},
 		commands: []*command{
-			{"help", "what there is; ? explains a menu", func(_ context.Context, c *call) error { return wholeTree(c) }},
+			{name: "help", about: "what there is; ? explains a menu", run: func(_ context.Context, c *call) error { return wholeTree(c) }},
 			later("export", "the configuration as commands"),
 			later("import", "commands from a file"),
 		}}
@@ -45,8 +48,8 @@ func (m *menu) setPaths(parent string) {
 
 // later is a documented command that this version does not have.
 func later(name, about string) *command {
-	return &command{name, about, func(context.Context, *call) error {
-		return fmt.Errorf("%s is not supported by this version yet: change /etc/culvert/culvert.toml and send the daemon SIGHUP", name)
+	return &command{name: name, about: about + " (not in this version)", later: true, run: func(context.Context, *call) error {
+		return fmt.Errorf("%s is not supported by this version yet: change %s and send the daemon SIGHUP", name, config.DefaultPath)
 	}}
 }
 
@@ -230,11 +233,13 @@ func (m *menu) help(out io.Writer) {
 func wholeTree(c *call) error {
 	var walk func(*menu)
 	walk = func(m *menu) {
-		if len(m.commands) > 0 && m.path != "" {
-			var names []string
-			for _, x := range m.commands {
+		var names []string
+		for _, x := range m.commands {
+			if !x.later {
 				names = append(names, x.name)
 			}
+		}
+		if len(names) > 0 && m.path != "" {
 			fmt.Fprintf(c.out, "%-32s %s\n", m.path, strings.Join(names, " | "))
 		}
 		for _, s := range m.menus {
