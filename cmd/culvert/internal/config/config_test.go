@@ -104,6 +104,9 @@ func TestDefaults(t *testing.T) {
 	if !reflect.DeepEqual(p.Profile, DefaultProfile()) || !reflect.DeepEqual(p.Proposal, DefaultProposal()) {
 		t.Errorf("peer: %+v", p)
 	}
+	if !slices.Equal(c.IPsec.Ports, []uint16{1701}) {
+		t.Errorf("ports: %v", c.IPsec.Ports)
+	}
 	if p.Profile.Lifetime != 24*time.Hour || p.Proposal.Lifetime != 30*time.Minute || p.Proposal.PFS != 0 || p.Profile.DPDInterval != 2*time.Minute || p.Profile.DPDMaxFailures != 5 {
 		t.Errorf("lifetimes: %+v", p)
 	}
@@ -188,6 +191,9 @@ func TestFull(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("warnings\n got %q\nwant %q", got, want)
+	}
+	if err := c.AAA.Validate(); err != nil {
+		t.Error(err)
 	}
 	s := c.Server
 	if s.PPP.MTU != 1400 || s.PPP.MRU != 1410 || s.PPP.Keepalive != 20*time.Second || s.L2TP.MaxSessions != 12 || !s.L2TP.OneSessionPerHost ||
@@ -308,6 +314,7 @@ func TestProblems(t *testing.T) {
 		{"no ranges", "[ip.pool.a]\n", `c.toml:1: ip.pool.a.ranges: is missing: write the addresses to give out, such as ["192.168.99.2-192.168.99.100"]`},
 		{"overlap", "[ip.pool.a]\nranges = [\"10.0.0.0/24\"]\n[ip.pool.b]\nranges = [\"10.0.0.200\"]\n", `c.toml:4: ip.pool.b.ranges: 10.0.0.200 overlaps 10.0.0.1-10.0.0.254 of pool "a": an address would be given out twice`},
 		{"next pool", "[ip.pool.a]\nranges = [\"10.0.0.1\"]\nnext-pool = \"b\"\n", `c.toml:3: ip.pool.a.next-pool: there is no pool "b": did you mean "a"?`},
+		{"next pool of IPv6", "[ip.pool.a]\nranges = [\"10.0.0.1\"]\nnext-pool = \"b\"\n[ip.pool.b]\nranges = [\"2001:db8::1\"]\n", `c.toml:3: ip.pool.a.next-pool: pool "b" holds addresses of another protocol`},
 		{"pool to itself", "[ip.pool.a]\nranges = [\"10.0.0.1\"]\nnext-pool = \"a\"\n", `c.toml:3: ip.pool.a.next-pool: a -> a leads back to where it began`},
 		{"pool", "[ip.pool.vpn-pool]\nranges = [\"10.0.0.1\"]\n[ppp.profile.a]\nremote-address = \"vpn-pol\"\n", `c.toml:4: ppp.profile.a.remote-address: there is no pool "vpn-pol": did you mean "vpn-pool"?`},
 		{"no pool at all", "[ppp.profile.a]\nremote-address = \"vpn pool\"\n", `c.toml:2: ppp.profile.a.remote-address: there is no pool "vpn pool": write [ip.pool."vpn pool"]`},
@@ -387,7 +394,6 @@ func TestWarnings(t *testing.T) {
 		{"short secret", "[l2tp.server]\nipsec-secret = \"1234\"\n", "c.toml:2: l2tp.server.ipsec-secret: warning: 4 octets are soon guessed: clients that know it can pose as this server"},
 		{"empty password", "[ppp.secret.a]\npassword = \"\"\nremote-address = \"10.0.0.2\"\nlocal-address = \"10.0.0.1\"\n", "c.toml:2: ppp.secret.a.password: warning: empty: whoever knows the name is let in"},
 		{"no address to give", "[ppp.secret.a]\npassword = \"x\"\nlocal-address = \"10.0.0.1\"\n", `c.toml:1: ppp.secret.a.remote-address: warning: neither this user nor profile "default-encryption" has a remote-address: there is no address to give`},
-		{"own address in the pool", "[ip.pool.a]\nranges = [\"10.0.0.0/24\"]\n[ppp.profile.p]\nlocal-address = \"10.0.0.1\"\nremote-address = \"a\"\n", `c.toml:4: ppp.profile.p.local-address: warning: 10.0.0.1 is within pool "a", which gives it to a client too: shorten the pool`},
 		{"userspace", "[system]\ndata-path = \"userspace\"\n", "c.toml:2: system.data-path: not supported by this version yet: the userspace data path"},
 		{"mppe", "[ppp.profile.p]\nuse-encryption = \"yes\"\n", `c.toml:2: ppp.profile.p.use-encryption: not supported by this version yet: MPPE encryption: IPsec encrypts (use-ipsec = "required")`},
 		{"firewall", "[ip.firewall]\nmasquerade = [\"eth0\"]\n", "c.toml:2: ip.firewall.masquerade: not supported by this version yet: managing the firewall: let IKE (UDP 500, 4500), ESP and L2TP in by hand"},
@@ -532,6 +538,9 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("config %v with error %v", c, err)
 		}
 		if err == nil {
+			if err := c.AAA.Validate(); err != nil {
+				t.Fatalf("accepted, but aaa finds %v", err)
+			}
 			return
 		}
 		var e *Error

@@ -171,6 +171,13 @@ func (r *reader) ipsec(root *table, c *Config) {
 		}
 	}
 	c.IPsec.Peers = list
+	if c.Server.Enabled {
+		for _, a := range c.Server.Listen {
+			if !slices.Contains(c.IPsec.Ports, a.Port()) {
+				c.IPsec.Ports = append(c.IPsec.Ports, a.Port())
+			}
+		}
+	}
 	t.done()
 }
 

@@ -72,6 +72,10 @@ func (r *reader) pools(pools *table, c *Config) {
 		if !r.havePool(t, "next-pool", c.AAA.Pools[name].Next, c) {
 			continue
 		}
+		if here, there := c.AAA.Pools[name].Ranges, c.AAA.Pools[c.AAA.Pools[name].Next].Ranges; len(here) > 0 && len(there) > 0 &&
+			here[0].First.BitLen() != there[0].First.BitLen() {
+			t.fail("next-pool", "pool %q holds addresses of another protocol", c.AAA.Pools[name].Next)
+		}
 		chain := []string{name}
 		for at := c.AAA.Pools[name].Next; at != ""; at = c.AAA.Pools[at].Next {
 			if at == name {
@@ -162,13 +166,6 @@ func (r *reader) profile(name string, t *table, c *Config) aaa.Profile {
 	r.source(t, "remote-address", &p.Remote, c)
 	if p.Local.Addr.IsValid() && p.Local.Addr == p.Remote.Addr {
 		t.fail("remote-address", "%s is our own end of the link", p.Remote.Addr)
-	}
-	if pool, ok := c.AAA.Pools[p.Remote.Pool]; ok && p.Local.Addr.IsValid() {
-		for _, rg := range pool.Ranges {
-			if !p.Local.Addr.Less(rg.First) && !rg.Last.Less(p.Local.Addr) {
-				t.warn("local-address", "%s is within pool %q, which gives it to a client too: shorten the pool", p.Local.Addr, p.Remote.Pool)
-			}
-		}
 	}
 	t.addrs("dns-server", &p.DNS, 2)
 	t.addrs("wins-server", &p.WINS, 2)

@@ -205,20 +205,25 @@ func peerCred(conn *net.UnixConn) (*unix.Ucred, error) {
 func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	requests := make(chan request)
+	lines := make(chan line)
 	s.wg.Go(func() {
 		defer cancel()
-		defer close(requests)
-		s.read(ctx, conn, requests)
+		defer close(lines)
+		read(ctx, conn, lines)
 	})
 	conn.SetReadDeadline(time.Now().Add(firstWait))
-	for r := range requests {
+	for l := range lines {
 		// A command may run for as long as it likes (`/log print follow`); only between commands does the clock run.
 		conn.SetReadDeadline(time.Time{})
-		if !s.run(ctx, conn, r) {
+		if l.bad != "" {
+			exit := ExitUsage
+			writeAnswer(conn, answer{Exit: &exit, Error: l.bad})
+			continue // it was the last
+		}
+		if !s.run(ctx, conn, l.request) {
 			conn.Close()
 			cancel()
-			for range requests {
+			for range lines {
 			}
 			return
 		}
@@ -226,25 +231,36 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	}
 }
 
-func (s *Server) read(ctx context.Context, conn net.Conn, requests chan<- request) {
+// line is a request, or what is wrong with it.
+type line struct {
+	request
+	bad string
+}
+
+// read passes on requests until the peer goes away or writes what is none. It takes the next only when the last has been
+// answered, so answers stay in order.
+func read(ctx context.Context, conn net.Conn, lines chan<- line) {
+	pass := func(l line) bool {
+		select {
+		case lines <- l:
+			return l.bad == ""
+		case <-ctx.Done():
+			return false
+		}
+	}
 	scan := bufio.NewScanner(conn)
 	scan.Buffer(make([]byte, 0, 1024), maxRequest)
 	for scan.Scan() {
-		var r request
-		if err := json.Unmarshal(scan.Bytes(), &r); err != nil {
-			exit := ExitUsage
-			writeAnswer(conn, answer{Exit: &exit, Error: `not a request: send {"command": "/ppp active print"} on one line`})
-			return
+		var l line
+		if json.Unmarshal(scan.Bytes(), &l.request) != nil {
+			l.bad = `not a request: send {"command": "/ppp active print"} on one line`
 		}
-		select {
-		case requests <- r:
-		case <-ctx.Done():
+		if !pass(l) {
 			return
 		}
 	}
 	if errors.Is(scan.Err(), bufio.ErrTooLong) {
-		exit := ExitUsage
-		writeAnswer(conn, answer{Exit: &exit, Error: fmt.Sprintf("the request is longer than %d octets", maxRequest)})
+		pass(line{bad: fmt.Sprintf("the request is longer than %d octets", maxRequest)})
 	}
 }
 
