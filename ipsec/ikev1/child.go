@@ -234,8 +234,25 @@ func (c *child) remove(now time.Time, reason string) {
 	if c.state == childActive && !c.outGone {
 		e.remove(ipsec.SAID{Dir: ipsec.Out, SPI: c.out, Mark: cl.mark})
 	}
+	cl.succeed(now)
 	e.log.Debug("SA pair removed", "mark", cl.mark, "spi-in", c.in, "spi-out", c.out, "reason", reason)
 	cl.settle(reason)
+}
+
+// succeed lets a confirmed pair send at once when no other does any more.
+func (cl *client) succeed(now time.Time) {
+	var next *child
+	for _, c := range cl.children {
+		switch {
+		case c.state == childActive && !c.outGone:
+			return
+		case c.state == childConfirmed:
+			next = c
+		}
+	}
+	if next != nil {
+		next.activate(now)
+	}
 }
 
 func (e *Engine) remove(id ipsec.SAID) {

@@ -116,7 +116,7 @@ func lifetimes(attrs []isakmp.Attribute, typ, duration uint16) (d time.Duration,
 	for _, a := range attrs {
 		v, ok := a.Uint()
 		switch {
-		case !ok:
+		case !ok || v == 0: // zero is how some say "unlimited"
 		case a.Type == typ:
 			unit = v
 		case a.Type == duration && unit == isakmp.LifeSeconds:

@@ -142,7 +142,7 @@ func (sa *phase1) quickFirst(now time.Time, m *message) {
 	choice, miss, ok := choosePhase2(o.sa, &rules)
 	if !ok {
 		e.drop(DropProposal, m.path)
-		e.log.Warn("no common phase 2 proposal: "+miss.String(), "remote", m.path.Remote, "peer", sa.peer.Name, "mark", sa.client.mark,
+		e.log.Warn("quick mode refused: "+miss.String(), "remote", m.path.Remote, "peer", sa.peer.Name, "mark", sa.client.mark,
 			"client", sa.vendors.software(), "offered", describeOffer(o.sa), "accepted", sa.peer.Proposal.describe())
 		sa.refuse(now, isakmp.NoProposalChosen, isakmp.ProtoESP, firstSPI(o.sa))
 		return
