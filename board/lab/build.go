@@ -27,9 +27,12 @@ func build(importPath string) (string, error) {
 }
 
 // buildTest compiles the package in the current directory (go test runs there) as a test without the race detector.
-func buildTest() (string, error) {
-	return once("test", func(out string) *exec.Cmd {
-		cmd := exec.Command("go", "test", "-c", "-o", out, ".")
+func buildTest() (string, error) { return buildTestOf(".") }
+
+// buildTestOf does the same for any package.
+func buildTestOf(importPath string) (string, error) {
+	return once(strings.ReplaceAll(importPath, "/", "_")+".test", func(out string) *exec.Cmd {
+		cmd := exec.Command("go", "test", "-c", "-o", out, importPath)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		return cmd
 	})

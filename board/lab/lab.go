@@ -69,6 +69,16 @@ func (l *L) Binary(importPath string) string {
 	return file
 }
 
+// TestBinary returns the compiled tests of a package that [BuildTests] named.
+func (l *L) TestBinary(importPath string) string {
+	l.Helper()
+	file := os.Getenv(binaryEnv(importPath + ".test"))
+	if file == "" {
+		l.Fatalf("the tests of %s were not built: give lab.Run the option lab.BuildTests", importPath)
+	}
+	return file
+}
+
 // WaitFor polls until cond holds and reports whether it did in time.
 func (l *L) WaitFor(timeout time.Duration, cond func() bool) bool {
 	return waitFor(l.Context(), timeout, cond)

@@ -59,7 +59,8 @@ func (m Machine) Run(ctx context.Context) (int, error) {
 			return 0, err
 		}
 	}
-	share, err := os.MkdirTemp("", "culvert-lab-")
+	sweep()
+	share, err := os.MkdirTemp("", sharePrefix)
 	if err != nil {
 		return 0, err
 	}
@@ -143,6 +144,18 @@ func (m Machine) Run(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("guest ended without a result (%v); the kernel's last lines:\n%s", err, console)
 	}
 	return status, nil
+}
+
+const sharePrefix = "culvert-lab-share-"
+
+// sweep removes what runs that were killed have left.
+func sweep() {
+	old, _ := filepath.Glob(filepath.Join(os.TempDir(), sharePrefix+"*"))
+	for _, dir := range old {
+		if fi, err := os.Lstat(dir); err == nil && fi.IsDir() && time.Since(fi.ModTime()) > 24*time.Hour {
+			os.RemoveAll(dir)
+		}
+	}
 }
 
 // slot waits until fewer guests run on this machine, in whatever process, than it has processors (at least two).

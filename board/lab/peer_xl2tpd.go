@@ -22,6 +22,12 @@ const (
 )
 
 func (n *Node) xl2tpd(conf, pppOptions string) (*XL2TPD, error) {
+	// Even root of the guest reads the host's files as whoever started the guest, and pppd is for root and a group only.
+	if f, err := os.Open("/usr/sbin/pppd"); err != nil {
+		return nil, fmt.Errorf("pppd cannot be read: run the lab as root, or as a member of pppd's group: %w", err)
+	} else {
+		f.Close()
+	}
 	n.WriteFile("/etc/xl2tpd/xl2tpd.conf", conf)
 	n.WriteFile("/etc/xl2tpd/l2tp-secrets", "")
 	n.WriteFile("/etc/ppp/options", "")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -23,6 +22,7 @@ type options struct {
 	timeout  time.Duration
 	parallel bool
 	builds   []string
+	tests    []string
 	env      []string
 }
 
@@ -41,6 +41,11 @@ func Parallel() Option { return func(o *options) { o.parallel = true } }
 // Build compiles a command of this module on the host, statically, before the guest boots; [L.Binary] finds it there.
 func Build(importPath string) Option {
 	return func(o *options) { o.builds = append(o.builds, importPath) }
+}
+
+// BuildTests compiles the tests of a package on the host; [L.TestBinary] finds them in the guest.
+func BuildTests(importPath string) Option {
+	return func(o *options) { o.tests = append(o.tests, importPath) }
 }
 
 // Run boots each kernel and runs the calling test again inside it, as the subtest named after the kernel; there, and only
@@ -92,6 +97,13 @@ func host(t *testing.T, name string, o options) {
 			t.Fatal(err)
 		}
 		env = append(env, binaryEnv(path)+"="+file)
+	}
+	for _, path := range o.tests {
+		file, err := buildTestOf(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		env = append(env, binaryEnv(path+".test")+"="+file)
 	}
 	out := &relay{w: t.Output(), test: t.Name()}
 	m := Machine{
@@ -210,5 +222,5 @@ func (l *L) warnBefore(timeout time.Duration) (stop func()) {
 
 // binaryEnv names the variable that tells the guest where a built command is.
 func binaryEnv(importPath string) string {
-	return "CULVERT_LAB_BIN_" + strings.ToUpper(filepath.Base(importPath))
+	return "CULVERT_LAB_BIN_" + strings.ToUpper(strings.ReplaceAll(importPath, "/", "_"))
 }

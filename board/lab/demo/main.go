@@ -2,7 +2,7 @@
 // lets a strongSwan + xl2tpd + pppd client connect to it through a NAT, and prints what it saw. Exit status 1 means that
 // something that should have happened did not.
 //
-// Nothing on the machine is changed; no root is needed.
+// Nothing on the machine is changed. Root is needed only to read pppd, which Debian gives to root and the group dip.
 package main
 
 import (
