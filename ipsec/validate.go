@@ -109,7 +109,7 @@ func (s Suite) Validate() error {
 // the old address, follow. A plain ESP SA ignores the port. The error is an *SAError.
 func (sa *SA) MovedTo(remote netip.AddrPort) (SA, error) {
 	moved := *sa
-	if moved.Selector.Remote.IsValid() && moved.Selector.Remote.IsSingleIP() && moved.Selector.Remote.Addr() == sa.Remote {
+	if moved.Selector.Remote.IsValid() && moved.Selector.Remote.IsSingleIP() && moved.Selector.Remote.Addr() == sa.Remote.WithZone("") {
 		moved.Selector.Remote = netip.PrefixFrom(remote.Addr(), remote.Addr().BitLen())
 	}
 	moved.Remote = remote.Addr()

@@ -52,7 +52,6 @@ type Conns struct {
 	socks []*sock
 	onESP func(ipsec.Path, []byte)
 	log   *slog.Logger
-	wg    sync.WaitGroup
 	stats struct{ ike, esp, keepalives, runts, truncated, readErrors atomic.Uint64 }
 }
 
@@ -165,13 +164,12 @@ func (c *Conns) prepare(fd int, v6, encap bool) error {
 	return nil
 }
 
-// Close closes every socket and waits for their goroutines. It must not be called from a callback.
+// Close closes every socket. A callback that is running is not waited for: it may itself be waiting for the caller.
 func (c *Conns) Close() error {
 	var errs []error
 	for _, s := range c.socks {
 		errs = append(errs, s.conn.Close())
 	}
-	c.wg.Wait()
 	return errors.Join(errs...)
 }
 

@@ -27,7 +27,7 @@ const (
 // Close. recv is called from several goroutines at once and must not keep msg.
 func (c *Conns) Serve(recv func(p ipsec.Path, msg []byte)) {
 	for _, s := range c.socks {
-		c.wg.Go(func() { c.read(s, recv) })
+		go c.read(s, recv)
 	}
 }
 
