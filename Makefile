@@ -1,0 +1,77 @@
+# Culvert: `make help` lists what there is. Debian 12 with Go is enough; `make deps` installs the rest.
+
+GO      ?= go
+BUILD   ?= build
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+export CGO_ENABLED ?= 0
+
+# name:GOOS-GOARCH variables of every board family; MIPS is soft-float because OpenWrt's kernels have no FPU emulator.
+TARGETS = mips mipsle armv5 armv7 arm64 amd64
+ENV_mips   = GOARCH=mips GOMIPS=softfloat
+ENV_mipsle = GOARCH=mipsle GOMIPS=softfloat
+ENV_armv5  = GOARCH=arm GOARM=5
+ENV_armv7  = GOARCH=arm GOARM=7
+ENV_arm64  = GOARCH=arm64
+ENV_amd64  = GOARCH=amd64
+
+# The packages that are pure codec and state machine: they also run on emulated big-endian MIPS.
+CORES = ./ipsec ./ipsec/isakmp ./ipsec/ikev1 ./l2tp ./ppp ./ppp/aaa
+FUZZTIME ?= 3s
+
+.PHONY: build demo test check unit race lab cross big-endian fuzz fuzz-short bench deps kernel clean help
+
+build: ## the binary for this machine: ./culvert
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o culvert ./cmd/culvert
+
+demo: deps ## a real strongSwan + xl2tpd client connects to culvert inside the lab; prints what it saw
+	$(GO) run ./board/lab/demo
+
+test: deps check unit race cross big-endian fuzz-short lab ## everything CI runs
+
+check: ## formatting, vet, import rules, shell syntax
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt would change: $$out" >&2; exit 1; }
+	$(GO) vet ./...
+	GOARCH=mips GOMIPS=softfloat $(GO) vet ./...
+	$(GO) test -run TestImports ./cmd/culvert
+	sh -n board/lab/*.sh
+
+unit: ## unit tests (the lab's are a target of their own)
+	$(GO) test -short ./...
+
+race: ## unit tests under the race detector
+	CGO_ENABLED=1 $(GO) test -short -race ./...
+
+lab: deps kernel ## every end-to-end test, inside user-mode Linux 6.1 and 6.12, against strongSwan, xl2tpd and pppd
+	$(GO) test -run '^TestLab' -count 1 -p 1 -timeout 40m ./...
+
+cross: ## static binaries for every board family, with their sizes
+	@mkdir -p $(BUILD)
+	@printf '%-8s %10s %10s\n' target bytes xz
+	@set -e; $(foreach t,$(TARGETS),env GOOS=linux $(ENV_$(t)) $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BUILD)/culvert-$(t) ./cmd/culvert; \
+	printf '%-8s %10d %10d\n' $(t) $$(stat -c %s $(BUILD)/culvert-$(t)) $$(xz -6 -c $(BUILD)/culvert-$(t) | wc -c);)
+
+big-endian: deps ## the cores' tests on emulated big-endian MIPS
+	GOOS=linux GOARCH=mips GOMIPS=softfloat $(GO) test -short -exec qemu-mips-static $(CORES)
+
+fuzz-short: FUZZTIME = 3s
+fuzz-short fuzz: ## every fuzz target for FUZZTIME each (make fuzz FUZZTIME=5m for long)
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg >$(BUILD).fuzz.log 2>&1 || { cat $(BUILD).fuzz.log; exit 1; }; \
+	  done; done; rm -f $(BUILD).fuzz.log
+
+bench: deps kernel ## throughput, sessions and exchanges per second, memory: a table of ratios to strongSwan + xl2tpd + pppd
+	CULVERT_BENCH=1 $(GO) test -run '^TestBench' -v -count 1 -timeout 30m ./cmd/culvert
+
+deps: ## Debian packages that tests and demo need (apt, root)
+	@board/lab/deps.sh
+
+kernel: deps ## the lab's own Linux 6.12, built once and cached (about 7 minutes on two cores)
+	@board/lab/kernel.sh
+
+clean: ## what make made here (the kernel cache stays)
+	rm -rf $(BUILD) culvert
+
+help: ## this list
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## /\1\t/' | expand -t 22

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"time"
+
+	"culvert/ipsec"
+	"culvert/ipsec/ikev1"
+	"culvert/l2tp"
+)
+
+// client joins an IKE client and the L2TP tunnels inside its SAs. An SA without a tunnel, and a tunnel without its SA,
+// do not last: RFC 3193 section 4.1 wants either to go with the other.
+type client struct {
+	info ikev1.ClientInfo
+	// idle is when the last tunnel went, or the SA came without one; zero while there is a tunnel.
+	idle time.Time
+}
+
+// An SA without a tunnel is kept this long: a client that dials again at once finds it, and one that died leaves nothing.
+const (
+	lingerAfterTunnel = 20 * time.Second
+	lingerBefore      = 2 * time.Minute
+)
+
+// clientUp: an IKE client has its first pair of SAs.
+func (d *daemon) clientUp(info ikev1.ClientInfo) {
+	c := d.clients[info.Mark]
+	if c == nil {
+		c = &client{idle: time.Now().Add(lingerBefore - lingerAfterTunnel)}
+		d.clients[info.Mark] = c
+	}
+	c.info = info
+}
+
+// clientDown: its last SA is gone, and with it everything that lived in there.
+func (d *daemon) clientDown(m ipsec.Mark, reason string) {
+	delete(d.clients, m)
+	d.l2tp.CloseVia(time.Now(), l2tp.Via(m), l2tp.Cause{Reason: l2tp.ReasonVia, Text: reason})
+}
+
+// tunnelReleased: nothing more will go through this tunnel, its last acknowledgement included.
+func (d *daemon) tunnelReleased(info l2tp.TunnelInfo) {
+	via := info.Peer.Via
+	if c := d.clients[ipsec.Mark(via)]; c != nil && !d.l2tp.ViaInUse(via) {
+		c.idle = time.Now()
+	}
+}
+
+// reaper is the core that lets go of SAs which carry nothing.
+type reaper struct{ d *daemon }
+
+// Deadline is when the first idle client's time is up.
+func (r reaper) Deadline() (next time.Time) {
+	for m, c := range r.d.clients {
+		if c.idle.IsZero() || r.d.l2tp.ViaInUse(l2tp.Via(m)) {
+			continue
+		}
+		if at := c.idle.Add(lingerAfterTunnel); next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	return next
+}
+
+// Tick deletes the SAs of clients that have had no tunnel for their time.
+func (r reaper) Tick(now time.Time) {
+	for m, c := range r.d.clients {
+		if !c.idle.IsZero() && now.Sub(c.idle) >= lingerAfterTunnel && !r.d.l2tp.ViaInUse(l2tp.Via(m)) {
+			c.idle = time.Time{} // said once
+			r.d.ike.ClosePeer(now, m, "no L2TP tunnel inside")
+		}
+	}
+}
+
+// backendEvent passes on what the kernel reports of the SAs. When a NAT gave a client another address, its tunnels
+// follow.
+func (d *daemon) backendEvent(now time.Time, ev ipsec.Event) {
+	d.ike.Event(now, ev)
+	if ev.Kind == ipsec.EventMapping {
+		d.l2tp.Move(now, l2tp.Via(ev.ID.Mark), ev.Remote.Addr())
+	}
+}

@@ -1,0 +1,311 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+
+	"culvert/cmd/culvert/internal/config"
+	"culvert/cmd/culvert/internal/control"
+	"culvert/cmd/culvert/internal/logring"
+	"culvert/ipsec"
+	"culvert/ipsec/ikev1"
+	"culvert/ipsec/natt"
+	"culvert/ipsec/xfrm"
+	"culvert/l2tp"
+	l2tpkernel "culvert/l2tp/kernel"
+	"culvert/l2tp/sock"
+	"culvert/ppp/aaa"
+	pppkernel "culvert/ppp/kernel"
+	"culvert/ppp/netif"
+)
+
+// daemon is `culvert run`: the engines, the kernel under them, and what joins the two. Its methods run on the loop
+// unless they say otherwise. The fields stand in the order in which a packet meets them.
+type daemon struct {
+	file    string
+	cfg     *config.Config
+	logs    *logring.Log
+	rand    io.Reader
+	started time.Time
+
+	loop *loop
+	dh   *workers // Diffie-Hellman, beside the loop
+
+	natt *natt.Conns   // UDP 500 and 4500                   nil without IPsec
+	xfrm *xfrm.Backend // ESP in the kernel                  nil without IPsec
+	ike  *ikev1.Engine // who may have an SA                 nil without IPsec
+
+	socks []*sock.Socket    // UDP 1701, control messages
+	plane *l2tpkernel.Plane // data messages, in the kernel
+	l2tp  *l2tp.Engine      // tunnels and sessions
+
+	users *aaa.Local   // who may log in, and what they get
+	netif *netif.Netif // interfaces, addresses, routes
+
+	clients     map[ipsec.Mark]*client
+	sessions    map[sessionKey]*session
+	lastSession uint32 // number of the newest session, for the console
+
+	stopping stopping
+}
+
+// runDaemon is the command: it returns when the daemon has said goodbye to everybody.
+func runDaemon(ctx context.Context, c *invocation) int {
+	cfg, err := config.Load(c.config)
+	if err != nil {
+		fmt.Fprintln(c.stderr, err)
+		return exitFailed
+	}
+	logs, err := logring.New(cfg.Log, c.stderr)
+	if err != nil {
+		fmt.Fprintln(c.stderr, err)
+		return exitFailed
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		logs.Close(ctx)
+	}()
+	workCtx, stopWork := context.WithCancel(context.Background())
+	defer stopWork()
+	d := &daemon{
+		file:     c.config,
+		cfg:      cfg,
+		logs:     logs,
+		rand:     rand.Reader,
+		started:  time.Now(),
+		loop:     newLoop(),
+		dh:       newWorkers(workCtx, runtime.GOMAXPROCS(0), 64),
+		clients:  make(map[ipsec.Mark]*client),
+		sessions: make(map[sessionKey]*session),
+	}
+	log := d.logger("system")
+	for _, w := range cfg.Warnings {
+		log.Warn(w.String())
+	}
+	defer d.release()
+	if err := d.open(); err != nil {
+		log.Error("not started", "error", err)
+		return exitFailed
+	}
+	server, err := control.Listen(c.socket, d.console(), d.logger("console"))
+	if err != nil {
+		log.Error("not started", "error", err)
+		return exitFailed
+	}
+	defer server.Close()
+	go server.Serve(workCtx)
+
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	go func() {
+		for {
+			select {
+			case <-hup:
+				d.loop.post(d.reload)
+			case <-ctx.Done():
+				d.loop.post(d.stop)
+				return
+			}
+		}
+	}()
+	log.Info("started", "version", version, "data-path", d.dataPath(), "use-ipsec", d.ike != nil)
+	d.loop.add(d)
+	d.loop.add(reaper{d})
+	d.loop.run(d.stopped)
+	log.Info("stopped")
+	return exitDone
+}
+
+func (d *daemon) logger(topic string) *slog.Logger { return d.logs.Logger(topic) }
+
+// open takes hold of the kernel and makes the engines, in the order in which an arriving packet meets them.
+func (d *daemon) open() error {
+	if !d.cfg.Server.Enabled {
+		return fmt.Errorf("%s: nothing to do: set enabled = true in [l2tp.server]", d.file)
+	}
+	if err := d.probe(); err != nil {
+		return err
+	}
+	if d.cfg.Server.UseIPsec != l2tp.ProtectionNone {
+		if err := d.openIPsec(); err != nil {
+			return err
+		}
+	}
+	if err := d.openL2TP(); err != nil {
+		return err
+	}
+	return d.openPPP()
+}
+
+// openIPsec: a datagram of UDP 500 or 4500 that is not ESP goes to the key exchange (tap 1); what that negotiates, the
+// kernel applies.
+func (d *daemon) openIPsec() (err error) {
+	log := d.logger("ipsec")
+	if d.xfrm, err = xfrm.New(xfrm.Options{
+		Log:      log,
+		MarkMask: d.cfg.IPsec.MarkMask,
+		Ports:    d.ports(),
+		Require:  d.cfg.Server.UseIPsec == l2tp.ProtectionRequired,
+	}); err != nil {
+		return err
+	}
+	if d.natt, err = natt.Open(natt.Options{Encap: true, Log: log}); err != nil {
+		return err
+	}
+	d.ike = ikev1.New(d.cfg.IPsec, ikev1.Env{
+		Backend:   d.xfrm,
+		Send:      func(p ipsec.Path, msg []byte) { d.natt.Send(p, msg) },
+		Keepalive: func(p ipsec.Path) { d.natt.Keepalive(p) },
+		Rand:      d.rand,
+		Offload:   d.offload,
+		Log:       log,
+		PeerUp:    d.clientUp,
+		PeerDown:  d.clientDown,
+	})
+	d.loop.add(d.ike)
+	d.natt.Serve(func(p ipsec.Path, msg []byte) {
+		msg = append([]byte(nil), msg...)
+		d.loop.offer(func(now time.Time) { d.ike.Receive(now, p, msg) })
+	})
+	go d.xfrm.Serve(func(ev ipsec.Event) {
+		d.loop.post(func(now time.Time) { d.backendEvent(now, ev) })
+	})
+	return nil
+}
+
+// offload runs Diffie-Hellman on a worker and its result on the loop.
+func (d *daemon) offload(work func() (done func(now time.Time))) bool {
+	return d.dh.submit(func() { d.loop.post(work()) })
+}
+
+// openL2TP: control messages arrive on the sockets of UDP 1701, or on the connected socket of the tunnel they belong to
+// (tap 2); data messages stay in the kernel.
+func (d *daemon) openL2TP() (err error) {
+	log := d.logger("l2tp")
+	receive := func(p l2tp.Peer, msg []byte) {
+		msg = append([]byte(nil), msg...)
+		d.loop.offer(func(now time.Time) { d.l2tp.Receive(now, p, msg) })
+	}
+	d.plane = l2tpkernel.New(l2tpkernel.Options{Log: log, Receive: receive, Protect: d.protect})
+	d.l2tp = l2tp.New(d.cfg.Server.L2TP, l2tp.Env{
+		Send:        d.sendControl,
+		Plane:       d.plane,
+		Rand:        d.rand,
+		Log:         log,
+		SessionUp:   d.sessionUp,
+		SessionDown: d.sessionDown,
+		Released:    d.tunnelReleased,
+	})
+	d.loop.add(d.l2tp)
+	for _, addr := range d.cfg.Server.Listen {
+		s, err := sock.Open(sock.Options{Listen: addr, Reuse: true, Marks: true})
+		if err != nil {
+			return err
+		}
+		d.socks = append(d.socks, s)
+		if !s.Marks() && d.ike != nil {
+			return errors.New("this kernel does not tell by which SA a datagram came (SO_RCVMARK): Linux 5.19 or later is needed for use-ipsec")
+		}
+		go s.Serve(func(dg sock.Datagram, msg []byte) {
+			receive(l2tp.Peer{Local: dg.Local, Remote: dg.Remote, Via: l2tp.Via(dg.Mark & d.markMask())}, msg)
+		})
+	}
+	return nil
+}
+
+// protect binds a tunnel's socket to the SA it was born in: the kernel then drops, packet by packet, what comes to it
+// by any other way.
+func (d *daemon) protect(fd int, via l2tp.Via) error {
+	if via == 0 || d.xfrm == nil {
+		return nil
+	}
+	return d.xfrm.ProtectSocket(fd, ipsec.Mark(via))
+}
+
+// sendControl leaves by the socket that listens where the peer sent to.
+func (d *daemon) sendControl(p l2tp.Peer, msg []byte) {
+	for _, s := range d.socks {
+		if covers(s.LocalAddr(), p) {
+			if err := s.Send(sock.Datagram{Local: p.Local, Remote: p.Remote, Mark: uint32(p.Via)}, msg); err != nil {
+				d.logger("l2tp").Debug("control message not sent", "remote", p.Remote, "error", err)
+			}
+			return
+		}
+	}
+}
+
+// covers says whether a socket bound to local answers for the address that a peer sent to.
+func covers(local netip.AddrPort, p l2tp.Peer) bool {
+	return local.Port() == p.Local.Port() && local.Addr().Is4() == p.Remote.Addr().Is4() &&
+		(local.Addr().IsUnspecified() || local.Addr() == p.Local.Addr())
+}
+
+// markMask is where our marks live in those of the kernel, which other programs use too.
+func (d *daemon) markMask() uint32 {
+	if m := d.cfg.IPsec.MarkMask; m != 0 {
+		return m
+	}
+	return ikev1.DefaultMarkMask
+}
+
+// openPPP: PPP's control frames come from the channel of each session (tap 3, in session.go); IP stays in the kernel.
+func (d *daemon) openPPP() (err error) {
+	d.users = aaa.NewLocal(d.cfg.AAA, d.logger("ppp"))
+	d.netif, err = netif.New()
+	return err
+}
+
+// probe says what this kernel lacks for the data path that the configuration asks for.
+func (d *daemon) probe() error {
+	if d.cfg.System.DataPath == config.DataPathUserspace {
+		return errors.New(`data-path = "userspace" is not supported by this version: use "auto" or "kernel"`)
+	}
+	errs := []error{l2tpkernel.Probe(), pppkernel.Probe()}
+	if d.cfg.Server.UseIPsec != l2tp.ProtectionNone {
+		errs = append(errs, xfrm.Probe())
+	}
+	return errors.Join(errs...)
+}
+
+// dataPath names what moves the packets: ESP, L2TP and PPP.
+func (d *daemon) dataPath() string {
+	if d.ike == nil {
+		return "none+kernel+kernel"
+	}
+	return "xfrm+kernel+kernel"
+}
+
+// ports are the UDP ports that carry L2TP, each once.
+func (d *daemon) ports() (ports []uint16) {
+	seen := make(map[uint16]bool)
+	for _, a := range d.cfg.Server.Listen {
+		if !seen[a.Port()] {
+			seen[a.Port()] = true
+			ports = append(ports, a.Port())
+		}
+	}
+	return ports
+}
+
+// reload reads the file again. A mistake in it changes nothing.
+func (d *daemon) reload(now time.Time) {
+	log := d.logger("system")
+	cfg, err := config.Load(d.file)
+	if err != nil {
+		log.Error("configuration not changed", "error", err)
+		return
+	}
+	d.apply(now, cfg)
+}

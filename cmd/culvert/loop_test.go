@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// beacon is a core that is due once and then schedules whatever its tick says.
+type beacon struct {
+	at    time.Time
+	ticks []time.Time
+	then  func(now time.Time) time.Time
+}
+
+func (b *beacon) Deadline() time.Time { return b.at }
+func (b *beacon) Tick(now time.Time) {
+	b.ticks = append(b.ticks, now)
+	b.at = b.then(now)
+}
+
+func TestLoopTicksAtDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLoop()
+		start := time.Now()
+		b := &beacon{at: start.Add(time.Second)}
+		late := &beacon{then: func(time.Time) time.Time { return time.Time{} }}
+		b.then = func(now time.Time) time.Time {
+			// A core made while the loop is ticking is waited for as well.
+			late.at = now.Add(3 * time.Second)
+			l.add(late)
+			return time.Time{}
+		}
+		l.add(b)
+		l.run(func(now time.Time) bool { return len(late.ticks) > 0 })
+		if len(b.ticks) != 1 || b.ticks[0].Sub(start) != time.Second {
+			t.Errorf("first core ticked at %v, want once after 1s", b.ticks)
+		}
+		if d := late.ticks[0].Sub(start); d != 4*time.Second {
+			t.Errorf("core added in a tick ticked after %v, want 4s", d)
+		}
+	})
+}
+
+func TestLoopDropsWhatItCannotTake(t *testing.T) {
+	l := newLoop()
+	for range inboxSize {
+		if !l.offer(func(time.Time) {}) {
+			t.Fatal("refused below the bound")
+		}
+	}
+	if l.offer(func(time.Time) {}) || l.dropped.Load() != 1 {
+		t.Errorf("a full inbox took more; dropped = %d", l.dropped.Load())
+	}
+}
+
+func TestLaneKeepsOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLoop()
+		n := &lane{l: l}
+		var got []int
+		failed := errors.New("failed")
+		var seen error
+		l.done <- func(time.Time) {
+			n.do(func() error { time.Sleep(time.Second); got = append(got, 1); return failed }, func(_ time.Time, err error) { seen = err })
+			n.do(func() error { got = append(got, 2); return nil }, nil)
+			n.do(func() error { got = append(got, 3); return nil }, nil)
+		}
+		l.run(func(time.Time) bool { return len(got) == 3 && !n.running })
+		if got[0] != 1 || got[1] != 2 || got[2] != 3 || seen != failed {
+			t.Errorf("order %v, error %v", got, seen)
+		}
+	})
+}
+
+func TestLoopCallGivesUpWithItsContext(t *testing.T) {
+	l := newLoop()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if l.call(ctx, func(time.Time) {}) {
+		t.Error("call on a loop that does not run said it ran")
+	}
+}

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os/exec"
+	"time"
+
+	"culvert/cmd/culvert/internal/config"
+	"culvert/l2tp"
+	"culvert/ppp"
+	"culvert/ppp/aaa"
+	pppkernel "culvert/ppp/kernel"
+	"culvert/ppp/netif"
+)
+
+// session is one user's link: the PPP automata, the L2TP session under them, and what the kernel holds for both. Its
+// fields belong to the loop, but for channel, unit and iface while work of the lane is under way.
+type session struct {
+	d       *daemon
+	number  uint32 // ours, unique for the life of the daemon
+	l2tp    l2tp.SessionInfo
+	log     *slog.Logger
+	link    *ppp.Link
+	channel *pppkernel.Channel
+	unit    *pppkernel.Unit
+	iface   *netif.Interface
+	lane    lane
+	grant   *aaa.Grant
+	since   time.Time // when the link came up
+	up      bool
+	closed  bool     // PPP has ended: nothing goes to the channel any more
+	gone    []func() // to call when nothing of it is left
+}
+
+type sessionKey struct {
+	tunnel  l2tp.TunnelID
+	session l2tp.SessionID
+}
+
+// sessionUp starts PPP on an L2TP session whose data path the kernel has just opened.
+func (d *daemon) sessionUp(info l2tp.SessionInfo) {
+	now := time.Now()
+	d.lastSession++
+	s := &session{d: d, number: d.lastSession, l2tp: info, lane: lane{l: d.loop}}
+	s.log = d.logger("ppp").With("remote", info.Tunnel.Peer.Remote, "session", info.Local)
+	fd, ok := d.plane.Session(info.Tunnel.Local, info.Local)
+	if !ok {
+		s.log.Error("the kernel lost the session before PPP could start")
+		d.l2tp.CloseSession(now, info.Tunnel.Local, info.Local, l2tp.Cause{Reason: l2tp.ReasonResources})
+		return
+	}
+	var err error
+	if s.channel, err = pppkernel.Attach(fd); err != nil {
+		s.log.Error("no PPP channel on the L2TP session", "error", err)
+		d.l2tp.CloseSession(now, info.Tunnel.Local, info.Local, l2tp.Cause{Reason: l2tp.ReasonResources})
+		return
+	}
+	s.link = ppp.New(d.cfg.Server.PPP, s.caller(), ppp.Env{
+		Send:     s.send,
+		Auth:     d.users,
+		Rand:     d.rand,
+		Log:      s.log,
+		OpenUnit: s.openUnit,
+		IPUp:     s.ipUp,
+		IPDown:   s.ipDown,
+		Up:       s.linkUp,
+		Down:     s.linkDown,
+		Traffic:  s.traffic,
+	})
+	d.sessions[s.key()] = s
+	d.loop.add(s.link)
+	go s.channel.Serve(func(frame []byte) {
+		frame = append([]byte(nil), frame...)
+		d.loop.offer(func(now time.Time) {
+			if !s.closed {
+				s.link.Receive(now, frame)
+			}
+		})
+	})
+	s.link.Start(now)
+}
+
+// sessionDown ends PPP because the L2TP session ended. The kernel's end of the session is closed when this returns.
+func (d *daemon) sessionDown(info l2tp.SessionInfo, cause l2tp.Cause) {
+	if s := d.sessions[sessionKey{info.Tunnel.Local, info.Local}]; s != nil && !s.closed {
+		s.link.Lost(time.Now(), ppp.Cause{Code: ppp.CauseNoCarrier, Text: cause.String()})
+	}
+}
+
+func (s *session) key() sessionKey { return sessionKey{s.l2tp.Tunnel.Local, s.l2tp.Local} }
+
+// caller is what the secrets' caller-id is compared with.
+func (s *session) caller() ppp.Caller {
+	c := ppp.Caller{CallerID: s.l2tp.Tunnel.Peer.Remote.Addr().String(), Service: "l2tp", NASPort: uint32(s.l2tp.Local)}
+	if s.d.cfg.Server.CallerIDType == config.CallerIDNumber {
+		c.CallerID = s.l2tp.Calling
+	}
+	return c
+}
+
+func (s *session) send(frame []byte) {
+	if err := s.channel.Send(frame); err != nil && !s.closed {
+		s.log.Debug("PPP frame not sent", "error", err)
+	}
+}
+
+// openUnit makes the network interface of an authenticated user.
+func (s *session) openUnit(g *aaa.Grant, done func(now time.Time, err error)) {
+	s.grant = g
+	mru := s.d.cfg.Server.PPP.MRU
+	s.lane.do(func() error {
+		unit, err := s.channel.OpenUnit(pppkernel.Options{Name: g.Interface, MRU: mru, Net: s.d.netif})
+		if err != nil {
+			return err
+		}
+		s.unit = unit
+		s.iface = unit.Interface()
+		return nil
+	}, done)
+}
+
+// ipUp gives the interface its addresses and the user's routes.
+func (s *session) ipUp(n ppp.Network, done func(now time.Time, err error)) {
+	var routes []netif.Route
+	for _, r := range s.grant.Routes {
+		routes = append(routes, netif.Route{Dst: r.Dst, Gateway: r.Gateway, Metric: r.Metric})
+	}
+	s.lane.do(func() error {
+		if err := s.iface.SetUp(n.Local, n.Remote, n.MTU); err != nil {
+			return err
+		}
+		// A route that cannot be added is the operator's to mend; it does not cost the user the link.
+		if err := s.iface.SetRoutes(routes); err != nil {
+			s.log.Warn("a route of the user's secret could not be added", "user", s.grant.User, "error", err)
+		}
+		return nil
+	}, done)
+}
+
+func (s *session) ipDown() {
+	s.lane.do(func() error {
+		if s.iface == nil {
+			return nil
+		}
+		return s.iface.Down()
+	}, func(_ time.Time, err error) {
+		if err != nil {
+			s.log.Warn("interface not taken down", "error", err)
+		}
+	})
+}
+
+func (s *session) linkUp(info ppp.Info) {
+	s.up, s.since = true, time.Now()
+	s.script(info.Grant.OnUp, info.Network)
+}
+
+// linkDown takes everything of the link's away. Its address is free again only when its interface is gone.
+func (s *session) linkDown(cause ppp.Cause) {
+	now := time.Now()
+	s.closed = true
+	s.d.loop.remove(s.link)
+	s.d.l2tp.CloseSession(now, s.l2tp.Tunnel.Local, s.l2tp.Local, causeFor(cause))
+	if s.up {
+		snap := s.link.Snapshot(now)
+		s.script(s.grant.OnDown, ppp.Network{Local: snap.Local, Remote: snap.Remote, MTU: snap.MTU})
+	}
+	s.lane.do(s.channel.Close, func(_ time.Time, err error) {
+		if err != nil {
+			s.log.Warn("PPP channel not closed", "error", err)
+		}
+		if s.grant != nil {
+			s.grant.Release()
+		}
+		delete(s.d.sessions, s.key())
+		for _, f := range s.gone {
+			f()
+		}
+	})
+}
+
+// traffic tells when the last packet went by, so that a busy link is not asked whether it lives. It is one ioctl: the
+// loop may not wait for the kernel's RTNL lock, which the byte counters need.
+func (s *session) traffic() ppp.Traffic {
+	t := ppp.Traffic{RxIdle: -1, TxIdle: -1}
+	if s.up {
+		if tx, rx, err := s.unit.Idle(); err == nil {
+			t.RxIdle, t.TxIdle = rx, tx
+		}
+	}
+	return t
+}
+
+// causeFor is what the L2TP peer is told (RFC 2661 section 4.4.2) when PPP ended for a reason of its own.
+func causeFor(c ppp.Cause) l2tp.Cause {
+	switch c.Code {
+	case ppp.CauseAdmin:
+		return l2tp.Cause{Reason: l2tp.ReasonAdmin, Text: c.Text}
+	case ppp.CauseInterface, ppp.CauseNoAddress, ppp.CauseInternal:
+		return l2tp.Cause{Reason: l2tp.ReasonResources, Text: c.Code.String()}
+	}
+	return l2tp.Cause{Reason: l2tp.ReasonLink, Text: c.Code.String()}
+}
+
+// scriptTime is how long a script of a profile may run.
+const scriptTime = 30 * time.Second
+
+// script runs a profile's on-up or on-down in the session's lane, so that up always ends before down begins.
+func (s *session) script(path string, n ppp.Network) {
+	if path == "" {
+		return
+	}
+	env := []string{
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+		"INTERFACE=" + s.unit.Name(),
+		"USER=" + s.grant.User,
+		"LOCAL_ADDRESS=" + n.Local.String(),
+		"REMOTE_ADDRESS=" + n.Remote.String(),
+		"CALLER_ID=" + s.caller().CallerID,
+		"REMOTE_ENDPOINT=" + s.l2tp.Tunnel.Peer.Remote.String(),
+	}
+	s.lane.do(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), scriptTime)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, path)
+		cmd.Env = env
+		return cmd.Run()
+	}, func(_ time.Time, err error) {
+		if err != nil {
+			s.d.logger("script").Warn("script failed", "script", path, "user", s.grant.User, "error", err)
+		}
+	})
+}
