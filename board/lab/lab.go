@@ -62,7 +62,7 @@ func (l *L) Kernel() string { return os.Getenv(kernelEnv) }
 // Binary returns the file of a command that [Build] compiled.
 func (l *L) Binary(importPath string) string {
 	l.Helper()
-	file := os.Getenv(binaryEnv(importPath))
+	file := os.Getenv(BinaryEnv(importPath))
 	if file == "" {
 		l.Fatalf("%s was not built: give lab.Run the option lab.Build", importPath)
 	}
@@ -72,7 +72,7 @@ func (l *L) Binary(importPath string) string {
 // TestBinary returns the compiled tests of a package that [BuildTests] named.
 func (l *L) TestBinary(importPath string) string {
 	l.Helper()
-	file := os.Getenv(binaryEnv(importPath + ".test"))
+	file := os.Getenv(BinaryEnv(importPath + ".test"))
 	if file == "" {
 		l.Fatalf("the tests of %s were not built: give lab.Run the option lab.BuildTests", importPath)
 	}

@@ -96,14 +96,14 @@ func host(t *testing.T, name string, o options) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		env = append(env, binaryEnv(path)+"="+file)
+		env = append(env, BinaryEnv(path)+"="+file)
 	}
 	for _, path := range o.tests {
 		file, err := buildTestOf(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		env = append(env, binaryEnv(path+".test")+"="+file)
+		env = append(env, BinaryEnv(path+".test")+"="+file)
 	}
 	out := &relay{w: t.Output(), test: t.Name()}
 	m := Machine{
@@ -220,7 +220,7 @@ func (l *L) warnBefore(timeout time.Duration) (stop func()) {
 	return func() { timer.Stop() }
 }
 
-// binaryEnv names the variable that tells the guest where a built command is.
-func binaryEnv(importPath string) string {
+// BinaryEnv names the environment variable that tells the guest where the host has built a command, for [L.Binary].
+func BinaryEnv(importPath string) string {
 	return "CULVERT_LAB_BIN_" + strings.ToUpper(strings.ReplaceAll(importPath, "/", "_"))
 }

@@ -22,8 +22,6 @@ import (
 	"culvert/board/lab"
 )
 
-const binaryEnv = "CULVERT_DEMO_BINARY"
-
 func main() {
 	if lab.InGuest() {
 		os.Exit(guest())
@@ -76,7 +74,7 @@ func host(ctx context.Context, series string) error {
 	say("booting user-mode Linux %s", kernel.Name)
 	m := lab.Machine{
 		Kernel: kernel, Memory: "512M", Timeout: 2 * time.Minute, Output: os.Stdout,
-		Env: append(os.Environ(), binaryEnv+"="+binary),
+		Env: append(os.Environ(), lab.BinaryEnv(lab.CulvertCommand)+"="+binary),
 	}
 	status, err := m.Run(ctx)
 	if err != nil {
@@ -136,7 +134,6 @@ func guest() (status int) {
 
 func show(t *teller) {
 	l := lab.New(t)
-	os.Setenv("CULVERT_LAB_BIN_CULVERT", os.Getenv(binaryEnv))
 	serverAddr, inner := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.168.99.1")
 	internet := l.Internet()
 	server := internet.Host("server", serverAddr.String())
