@@ -93,6 +93,10 @@ func (s *authServer) ask(p packet, r aaa.Request) {
 	s.timer = time.Time{}
 	s.logins++
 	l := s.l
+	if l.env.Auth == nil {
+		l.terminate(Cause{CauseInternal, "nobody to ask about logins"})
+		return
+	}
 	l.authRun++
 	run := l.authRun
 	l.user = r.User

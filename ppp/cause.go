@@ -52,8 +52,8 @@ func (c CauseCode) String() string {
 	return "unknown"
 }
 
-// Cause is why a link ended, for the session's own goodbye (L2TP's CDN) and for people. Text says more than Code where
-// there is more to say, and is never secret; it holds no control characters.
+// Cause is why a link ended. Code and its name may go to the peer, in the session's own goodbye (L2TP's CDN); Text says
+// more where there is more to say, for the operator alone, and holds neither secrets nor control characters.
 type Cause struct {
 	Code CauseCode
 	Text string

@@ -2,6 +2,7 @@ package ppp
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/binary"
 	"io"
 	"log/slog"
@@ -31,8 +32,8 @@ func (p Phase) String() string {
 type Env struct {
 	Send func(frame []byte) // one PPP frame beginning with the 2-octet protocol; valid only during the call
 	Auth aaa.Authenticator  // may be nil when Config.Auth is empty
-	Rand io.Reader
-	Log  *slog.Logger
+	Rand io.Reader          // nil: crypto/rand
+	Log  *slog.Logger       // nil: none
 
 	// OpenUnit is called once, after authentication: make the network interface. From this call on the Grant is the
 	// environment's: it releases it when the interface is gone, after Down. (A Grant that never got here the Link
@@ -141,6 +142,9 @@ type Link struct {
 // New makes a link that waits for Start.
 func New(cfg Config, caller Caller, env Env) *Link {
 	l := &Link{cfg: cfg.withDefaults(), caller: caller, env: env, log: env.Log}
+	if l.env.Rand == nil {
+		l.env.Rand = rand.Reader
+	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
