@@ -46,6 +46,7 @@ type (
 
 // DataPlane carries the data messages of sessions. Calls come from one goroutine and return in well under a millisecond.
 // The engine opens a session's path before it answers the call that asked for it, so that no early PPP frame is lost.
+// Local ids name what is open: the rest of a spec may have changed since (see TunnelMover and SequenceSetter).
 type DataPlane interface {
 	OpenTunnel(TunnelSpec) error
 	CloseTunnel(TunnelSpec)

@@ -73,6 +73,20 @@ func (p *plane) CloseSession(s SessionSpec) {
 	p.log = append(p.log, "close session")
 }
 
+func (p *plane) MoveTunnel(s TunnelSpec) error {
+	if _, ok := p.tunnels[s.Local]; !ok {
+		p.t.Errorf("move of an unknown tunnel: %+v", s)
+	}
+	p.tunnels[s.Local] = s
+	for id, c := range p.sessions {
+		if c.Tunnel.Local == s.Local {
+			c.Tunnel = s
+			p.sessions[id] = c
+		}
+	}
+	return nil
+}
+
 func (p *plane) SetSequence(s SessionSpec) error {
 	if _, ok := p.sessions[s.Local]; !ok {
 		p.t.Errorf("sequence of an unknown session: %+v", s)
@@ -90,7 +104,7 @@ type end struct {
 	down      map[SessionID]Cause
 	tunnelsUp map[TunnelID]TunnelInfo
 	tunnelEnd map[TunnelID]Cause
-	released  map[TunnelID]bool
+	released  map[TunnelInfo]bool
 	sent      [][]byte // with keep
 	keep      bool
 	via       Via
@@ -109,7 +123,7 @@ func testLog(t *testing.T) *slog.Logger {
 func newEnd(t *testing.T, addr string, cfg Config, seed int64) *end {
 	n := &end{addr: netip.MustParseAddrPort(addr), plane: newPlane(t), up: map[SessionID]SessionInfo{},
 		down: map[SessionID]Cause{}, tunnelsUp: map[TunnelID]TunnelInfo{}, tunnelEnd: map[TunnelID]Cause{},
-		released: map[TunnelID]bool{}}
+		released: map[TunnelInfo]bool{}}
 	n.Engine = New(cfg, Env{
 		Send: func(p Peer, msg []byte) {
 			if n.keep {
@@ -154,10 +168,10 @@ func newEnd(t *testing.T, addr string, cfg Config, seed int64) *end {
 			n.plane.log = append(n.plane.log, "tunnel down")
 		},
 		Released: func(i TunnelInfo) {
-			if n.released[i.Local] {
+			if n.released[i] {
 				t.Errorf("tunnel %d released twice", i.Local)
 			}
-			n.released[i.Local] = true
+			n.released[i] = true
 		},
 	})
 	return n

@@ -247,8 +247,9 @@ func (e *Engine) onICCN(now time.Time, c *session, m *Message) {
 		AuthID:             uint16(m.Uint(AVPProxyAuthID)),
 	}
 	if m.Has(AVPSequencingRequired) && !c.spec.SendSeq {
-		c.spec.SendSeq = true
-		if err := e.setSequence(c); err != nil {
+		spec := c.spec
+		spec.SendSeq = true
+		if err := e.setSequence(c, spec); err != nil {
 			e.env.Log.Error("call ended: the data path does not number packets", "peer", c.t.peer, "error", err)
 			e.endSession(now, c, Cause{Reason: ReasonResources}, true)
 			return
@@ -257,12 +258,20 @@ func (e *Engine) onICCN(now time.Time, c *session, m *Message) {
 	e.connect(now, c)
 }
 
-func (e *Engine) setSequence(c *session) error {
+func (e *Engine) setSequence(c *session, spec SessionSpec) error {
+	spec.Tunnel = c.t.spec()
 	if s, ok := e.env.Plane.(SequenceSetter); ok {
-		return s.SetSequence(c.spec)
+		if err := s.SetSequence(spec); err != nil {
+			return err
+		}
+		c.spec = spec
+		return nil
 	}
-	e.env.Plane.CloseSession(c.spec)
+	old := c.spec
+	old.Tunnel = spec.Tunnel
+	e.env.Plane.CloseSession(old)
 	c.pathOpen = false
+	c.spec = spec
 	return e.openPath(c)
 }
 
