@@ -95,7 +95,7 @@ func appendPacket(b []byte, p Protocol, code, id uint8, data []byte) []byte {
 func printable(s string) string {
 	clean := true
 	for _, r := range s {
-		if r == utf8.RuneError || r == '\\' || !unicode.IsPrint(r) {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			clean = false
 			break
 		}
