@@ -16,8 +16,9 @@ const (
 	defaultReplay = 128
 	// softPackets asks for a rekey before the 32-bit sequence number runs out (RFC 4303 section 3.3.3): IKEv1 has no ESN.
 	softPackets = 0xf0000000
-	// mappingSeconds is how often one SA may report the same new port, and not for every packet.
-	mappingSeconds = 5
+	// mappingSeconds is how long the kernel keeps a new address to itself if the port is the one it told last, instead of
+	// reporting every packet.
+	mappingSeconds = 1
 
 	infinite      = math.MaxUint64 // XFRM_INF
 	espInUDP      = unix.UDP_ENCAP_ESPINUDP
