@@ -79,6 +79,8 @@ type initiator struct {
 	ignoreDPD bool
 	lastSent  []byte
 	lastQuick []byte
+	answered  map[uint32]*initQuick // quick modes that the server began
+	confirmed int
 }
 
 type initQuick struct {
@@ -241,6 +243,17 @@ func (c *initiator) message(x isakmp.Exchange, mid uint32, encrypted bool, iv []
 	return msg, next
 }
 
+// encrypt composes a message of octets that need not be payloads.
+func (c *initiator) encrypt(x isakmp.Exchange, mid uint32, iv []byte, first isakmp.PayloadType, body []byte) []byte {
+	for len(body)%c.blockLen() != 0 {
+		body = append(body, 0)
+	}
+	cipher.NewCBCEncrypter(c.block(c.key), iv).CryptBlocks(body, body)
+	msg := append(isakmp.Header{Initiator: c.ci, Responder: c.cr, Next: first, Exchange: x, Flags: isakmp.Encrypted, MessageID: mid}.Append(nil), body...)
+	isakmp.SetLength(msg)
+	return msg
+}
+
 // first is message 1 of main mode, from the template with a fresh cookie, or of aggressive mode.
 func (c *initiator) first() []byte {
 	copy(c.ci[:], c.random(8))
@@ -317,9 +330,9 @@ func (c *initiator) receive(msg []byte) []byte {
 	switch {
 	case h.Exchange == isakmp.Main && c.cr.IsZero():
 		return c.third(h, payloads)
-	case h.Exchange == isakmp.Main && c.gr == nil && h.Flags&isakmp.Encrypted == 0:
+	case h.Exchange == isakmp.Main && c.gr == nil && count(payloads, isakmp.PayloadKE) == 1:
 		return c.fifth(payloads)
-	case h.Exchange == isakmp.Main && !c.up && h.Flags&isakmp.Encrypted != 0:
+	case h.Exchange == isakmp.Main && !c.up && c.gr != nil && h.Flags&isakmp.Encrypted != 0:
 		c.sixth(msg)
 	case h.Exchange == isakmp.Aggressive && !c.up:
 		return c.aggressiveThird(h, payloads)
@@ -601,10 +614,15 @@ func (c *initiator) quickSecond(h isakmp.Header, msg []byte) []byte {
 
 // answerQuick is the responder's part, for when the server rekeys: it accepts whatever comes.
 func (c *initiator) answerQuick(h isakmp.Header, msg []byte) []byte {
-	payloads, rest, next := c.open(msg, c.midIV(h.MessageID))
-	if payloads[0].Type == isakmp.PayloadHash && len(payloads) == 1 {
-		return nil // its message 3
+	if want, ok := c.answered[h.MessageID]; ok { // its message 3, or our message 2 was lost
+		if payloads, _, _ := c.open(msg, want.iv); bytes.Equal(payloads[0].Body, want.third) {
+			c.confirmed++
+		} else {
+			c.t.Error("HASH(3) of the server is wrong")
+		}
+		return nil
 	}
+	payloads, rest, next := c.open(msg, c.midIV(h.MessageID))
 	if !bytes.Equal(payloads[0].Body, c.prf(c.a, be32(h.MessageID), rest)) {
 		return nil
 	}
@@ -631,7 +649,11 @@ func (c *initiator) answerQuick(h isakmp.Header, msg []byte) []byte {
 		}
 	}
 	c.children = append(c.children, &initChild{in: ipsec.SPI(spi), out: ipsec.SPI(out), keyIn: c.keymat(spi, secret, ni, nr), keyOut: c.keymat(out, secret, ni, nr)})
-	answer, _ := c.hashed(isakmp.Quick, h.MessageID, next, append(be32(h.MessageID), ni...), list...)
+	answer, next := c.hashed(isakmp.Quick, h.MessageID, next, append(be32(h.MessageID), ni...), list...)
+	if c.answered == nil {
+		c.answered = make(map[uint32]*initQuick)
+	}
+	c.answered[h.MessageID] = &initQuick{iv: next, third: c.prf(c.a, []byte{0}, be32(h.MessageID), ni, nr)}
 	return answer
 }
 
@@ -815,6 +837,9 @@ func (w *world) run(c *initiator, msg []byte) {
 		queue = queue[1:]
 		for _, s := range w.give(c.from(), m) {
 			w.checkPath(c, s.path)
+			if !bytes.Equal(s.msg[:8], c.ci[:]) { // for an ISAKMP SA that the client has forgotten
+				continue
+			}
 			if answer := c.receive(s.msg); answer != nil {
 				queue = append(queue, answer)
 			}

@@ -62,13 +62,17 @@ type phase1Keys struct {
 
 // derivePhase1 computes SKEYID and its three children for pre-shared keys. bodies only: Ni_b and Nr_b, g^xy as shared gives it.
 func derivePhase1(c Cipher, h Hash, psk ipsec.Secret, ni, nr, shared []byte, ci, cr isakmp.Cookie) phase1Keys {
-	k := phase1Keys{hash: h}
-	k.skeyid = h.prf(psk, ni, nr)
-	k.d = h.prf(k.skeyid, shared, ci[:], cr[:], []byte{0})
-	k.a = h.prf(k.skeyid, k.d, shared, ci[:], cr[:], []byte{1})
-	e := h.prf(k.skeyid, k.a, shared, ci[:], cr[:], []byte{2})
-	k.enc = expandKey(h, e, c.keyLen())
+	k := phase1Keys{hash: h, skeyid: h.prf(psk, ni, nr)}
+	k.derive(c, shared, ci, cr)
 	return k
+}
+
+// derive makes the others from SKEYID.
+func (k *phase1Keys) derive(c Cipher, shared []byte, ci, cr isakmp.Cookie) {
+	k.d = k.hash.prf(k.skeyid, shared, ci[:], cr[:], []byte{0})
+	k.a = k.hash.prf(k.skeyid, k.d, shared, ci[:], cr[:], []byte{1})
+	e := k.hash.prf(k.skeyid, k.a, shared, ci[:], cr[:], []byte{2})
+	k.enc = expandKey(k.hash, e, c.keyLen())
 }
 
 // expandKey lengthens SKEYID_e where the hash is shorter than the cipher's key (RFC 2409 appendix B).

@@ -169,7 +169,7 @@ type phase2Choice struct {
 type refusal uint8
 
 const (
-	refuseSuite refusal = iota
+	refuseSuite refusal = iota + 1
 	refuseGroup
 	refuseNoPFS
 	refusePlain
@@ -178,6 +178,7 @@ const (
 )
 
 var refusals = [...]string{
+	"",
 	"no common suite: add one of the offered to the proposal's enc-algorithms and auth-algorithms",
 	"perfect forward secrecy with a group that is not allowed: add it to the profile's dh-group or set pfs-group",
 	"the proposal demands perfect forward secrecy and the peer does not offer it: set pfs-group none",
@@ -202,6 +203,7 @@ type phase2Rules struct {
 // choosePhase2 picks the transform whose suite stands first in the proposal, whatever the initiator's order is.
 func choosePhase2(offer isakmp.SA, r *phase2Rules) (best phase2Choice, why refusal, ok bool) {
 	bestRank := 0
+	why = refuseSuite
 	for _, prop := range offer.Proposals {
 		if prop.Protocol != isakmp.ProtoESP || len(prop.SPI) != 4 || combined(offer, prop.Number) {
 			continue
