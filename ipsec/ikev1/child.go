@@ -72,6 +72,9 @@ func (c *child) enter(now time.Time, q *quick) {
 	e := c.client.e
 	e.children[c.in] = c
 	c.client.children = append(c.client.children, c)
+	if len(c.client.children) == 1 {
+		c.client.pace(now)
+	}
 	c.quick, q.child = q, c
 	e.timers.set(&c.hard, now.Add(withGrace(c.choice.lifetime)))
 	e.timers.set(&c.poll, now.Add(pollInterval))
@@ -236,6 +239,9 @@ func (c *child) remove(now time.Time, reason string) {
 	}
 	cl.succeed(now)
 	e.log.Debug("SA pair removed", "mark", cl.mark, "spi-in", c.in, "spi-out", c.out, "reason", reason)
+	if len(cl.children) == 0 {
+		cl.pace(now)
+	}
 	cl.settle(reason)
 }
 

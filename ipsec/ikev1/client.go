@@ -39,8 +39,11 @@ type client struct {
 
 const (
 	// contactIdle is how long a client must have been silent before another endpoint of the same address and identity,
-	// or an announcement that is also made by clients that rekey, may declare it dead.
-	contactIdle       = 30 * time.Second
+	// or an announcement that is also made by clients that rekey, may declare it dead: longer than any keepalive of PPP.
+	contactIdle = time.Minute
+	// contactBrief is enough where the client says it has no ISAKMP SA, and we have a young one.
+	contactBrief      = 10 * time.Second
+	childlessTime     = 10 * time.Minute // how long an ISAKMP SA without children is kept
 	keepaliveInterval = 20 * time.Second // RFC 3948 section 4
 )
 
@@ -126,12 +129,25 @@ func (c *client) adopt(now time.Time, sa *phase1) {
 		c.software = s
 	}
 	c.touch(now)
+	c.pace(now)
 	if sa.localNAT && sa.natt != nil && c.alive.pos == 0 && c.e.env.Keepalive != nil {
 		c.e.timers.set(&c.alive, now.Add(keepaliveInterval))
 	}
 }
 
 func (c *client) touch(now time.Time) { c.touched = now }
+
+// pace gives the ISAKMP SAs their full life while there are children, and a short one otherwise: a client that went away
+// without a word would leave them for hours.
+func (c *client) pace(now time.Time) {
+	for _, sa := range c.phase1s {
+		end := sa.since.Add(withGrace(sa.lifetime()))
+		if soon := now.Add(childlessTime); len(c.children) == 0 && soon.Before(end) {
+			end = soon
+		}
+		c.e.timers.set(&sa.expiry, end)
+	}
+}
 
 // keepalive holds our own NAT's mapping open while there is something to receive.
 func (c *client) keepalive(now time.Time) {
@@ -219,10 +235,22 @@ func (e *Engine) initialContact(now time.Time, except *client, key clientKey, su
 		if c == except || c.key.id != key.id || c.path.Remote.Addr() != key.remote.Addr() {
 			continue
 		}
-		if sure && c.path.Remote == key.remote || now.Sub(c.lastHeard(now)) >= contactIdle {
+		if c.outlived(now, c.path.Remote == key.remote, sure) {
 			c.drop(now, "the client began anew")
 		}
 	}
+}
+
+// outlived judges whether what we have of a client is its former life.
+func (c *client) outlived(now time.Time, samePort, sure bool) bool {
+	if samePort && sure {
+		return true
+	}
+	idle := now.Sub(c.lastHeard(now))
+	if samePort && idle >= contactBrief && slices.ContainsFunc(c.phase1s, func(sa *phase1) bool { return now.Sub(sa.since) < sa.lifetime()*9/10 }) {
+		return true // it neither ran out nor was deleted: the client has lost it
+	}
+	return idle >= contactIdle
 }
 
 // announced obeys an INITIAL-CONTACT notification that came after phase 1, once: the older ISAKMP SAs and children of

@@ -504,6 +504,28 @@ func TestISAKMPExpiryKeepsChildren(t *testing.T) {
 	}
 }
 
+// TestChildlessISAKMP: what a client leaves behind that goes away without a word is gone soon.
+func TestChildlessISAKMP(t *testing.T) {
+	w := newWorld(t, nil)
+	c := windowsClient(t, 1)
+	w.clients = []*initiator{c}
+	w.run(c, c.first())
+	w.advance(childlessTime - time.Second)
+	if c.gone {
+		t.Fatal("gone too early")
+	}
+	w.run(c, c.quick())
+	w.advance(30 * time.Minute)
+	if c.gone || len(w.ups) != 1 {
+		t.Fatal("gone in spite of its child")
+	}
+	w.run(c, c.deleteChild(c.children[0].in))
+	w.advance(childlessTime)
+	if !c.gone || w.e.Snapshot(w.now).Clients != 0 || !w.e.Deadline().IsZero() {
+		t.Errorf("gone %v", c.gone)
+	}
+}
+
 func TestTwoClientsBehindOneNAT(t *testing.T) {
 	w := newWorld(t, nil)
 	contact := isakmp.Notification{DOI: 1, Protocol: 1, Type: isakmp.NotifyInitialContact}
@@ -581,9 +603,24 @@ func TestInitialContact(t *testing.T) {
 	t.Run("Windows after a crash", func(t *testing.T) {
 		w := newWorld(t, nil)
 		w.connect(windowsClient(t, 1))
-		w.now = w.now.Add(time.Minute)
+		w.now = w.now.Add(15 * time.Second)
 		w.connect(windowsClient(t, 2))
 		if len(w.downs) != 1 || len(w.ups) != 2 || w.ups[0].Mark == w.ups[1].Mark {
+			t.Errorf("ups %d, downs %v", len(w.ups), w.downs)
+		}
+	})
+	t.Run("Windows whose ISAKMP SA ran out", func(t *testing.T) {
+		w := newWorld(t, func(cfg *Config) { cfg.Peers[0].Proposal.Suites = cfg.Peers[0].Proposal.Suites[:6] })
+		c := windowsClient(t, 1)
+		w.connect(c)
+		for range 8 { // eight hours, idle in the end
+			w.advance(55 * time.Minute)
+			w.run(c, c.quick())
+		}
+		w.data.SetUsage(ipsec.SAID{Dir: ipsec.In, SPI: c.children[8].out, Mark: w.mark()}, ipsec.Usage{Packets: 3, LastUsed: w.now})
+		w.advance(45 * time.Second)
+		w.connect(windowsClient(t, 2))
+		if len(w.downs) != 0 || len(w.ups) != 1 {
 			t.Errorf("ups %d, downs %v", len(w.ups), w.downs)
 		}
 	})

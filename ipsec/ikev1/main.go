@@ -252,7 +252,6 @@ func (sa *phase1) established(now time.Time, p ipsec.Path, contact bool) {
 	sa.since = now
 	sa.ni, sa.nr, sa.gi, sa.gr, sa.saBody = nil, nil, nil, nil, nil
 	sa.quicks = make(map[uint32]*quick)
-	e.timers.set(&sa.expiry, now.Add(withGrace(sa.lifetime())))
 	if !e.attach(now, sa, contact) {
 		sa.sayDelete(now)
 		sa.remove()
