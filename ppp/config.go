@@ -13,7 +13,7 @@ type Config struct {
 	Auth      []aaa.Method  // what we demand of the peer, in the order offered; empty: no authentication
 	MRU       int           // largest packet we are willing to receive (`max-mru`)
 	MTU       int           // largest packet we are willing to send (`max-mtu`), before the peer's MRU
-	IPv6      bool          // IPV6CP; off: refused by Protocol-Reject
+	IPv6      bool          // IPV6CP, where the Grant has it too; off: refused by Protocol-Reject
 	Keepalive time.Duration // silence after which five LCP echoes, a second apart, are sent; 0: never
 
 	Restart      time.Duration // restart timer of the automaton (RFC 1661 section 4.6)

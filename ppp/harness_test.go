@@ -86,7 +86,7 @@ func (u *users) flush() {
 }
 
 func newUsers() *users {
-	return &users{password: "secret", grant: aaa.Grant{
+	return &users{password: "secret", grant: aaa.Grant{UseIPv6: true,
 		Local:  netip.MustParseAddr("192.168.99.1"),
 		Remote: netip.MustParseAddr("192.168.99.10"),
 		DNS:    []netip.Addr{netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("1.1.1.1")},

@@ -111,7 +111,7 @@ func (l *Link) authProgress() {
 
 // ownGrant stands in where nobody has to log in here.
 func (l *Link) ownGrant() *aaa.Grant {
-	g := &aaa.Grant{User: l.cfg.User, Local: l.cfg.Local, Remote: l.cfg.Remote, Encrypt: l.cfg.Encrypt, Release: func() {}}
+	g := &aaa.Grant{User: l.cfg.User, Local: l.cfg.Local, Remote: l.cfg.Remote, Encrypt: l.cfg.Encrypt, UseIPv6: l.cfg.IPv6, Release: func() {}}
 	if l.client.done {
 		g.MPPESend, g.MPPERecv = l.client.keys()
 	}
@@ -122,6 +122,9 @@ func (l *Link) ownGrant() *aaa.Grant {
 func (l *Link) networkPhase() {
 	l.unitReady = true
 	g := l.grant
+	if !g.UseIPv6 {
+		l.ipv6cp = nil // refused by Protocol-Reject from here on
+	}
 	l.ipcpOpts.give(g.Local.Unmap(), g.Remote.Unmap(), g.DNS, g.WINS)
 	for _, c := range []*control{l.ipcp, l.ipv6cp} {
 		if c == nil {

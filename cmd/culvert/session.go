@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"os/exec"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 )
 
 // session is one user's link: the PPP automata, the L2TP session under them, and what the kernel holds for both. Its
-// fields belong to the loop, but for channel, unit and iface while work of the lane is under way.
+// fields belong to the loop; the kernel's slow work goes through the lane.
 type session struct {
 	d       *daemon
 	number  uint32 // ours, unique for the life of the daemon
@@ -24,7 +25,6 @@ type session struct {
 	link    *ppp.Link
 	channel *pppkernel.Channel
 	unit    *pppkernel.Unit
-	iface   *netif.Interface
 	lane    lane
 	grant   *aaa.Grant
 	since   time.Time // when the link came up
@@ -64,6 +64,7 @@ func (d *daemon) sessionUp(info l2tp.SessionInfo) {
 		OpenUnit: s.openUnit,
 		IPUp:     s.ipUp,
 		IPDown:   s.ipDown,
+		IPv6Up:   s.ipv6Up,
 		Up:       s.linkUp,
 		Down:     s.linkDown,
 		Traffic:  s.traffic,
@@ -109,15 +110,16 @@ func (s *session) send(frame []byte) {
 func (s *session) openUnit(g *aaa.Grant, done func(now time.Time, err error)) {
 	s.grant = g
 	mru := s.d.cfg.Server.PPP.MRU
-	s.lane.do(func() error {
-		unit, err := s.channel.OpenUnit(pppkernel.Options{Name: g.Interface, MRU: mru, Net: s.d.netif})
-		if err != nil {
-			return err
+	var unit *pppkernel.Unit
+	s.lane.do(func() (err error) {
+		unit, err = s.channel.OpenUnit(pppkernel.Options{Name: g.Interface, MRU: mru, IPv6: g.UseIPv6, Net: s.d.netif})
+		return err
+	}, func(now time.Time, err error) {
+		if err == nil {
+			s.unit = unit
 		}
-		s.unit = unit
-		s.iface = unit.Interface()
-		return nil
-	}, done)
+		done(now, err)
+	})
 }
 
 // ipUp gives the interface its addresses and the user's routes.
@@ -126,12 +128,13 @@ func (s *session) ipUp(n ppp.Network, done func(now time.Time, err error)) {
 	for _, r := range s.grant.Routes {
 		routes = append(routes, netif.Route{Dst: r.Dst, Gateway: r.Gateway, Metric: r.Metric})
 	}
+	iface := s.unit.Interface()
 	s.lane.do(func() error {
-		if err := s.iface.SetUp(n.Local, n.Remote, n.MTU); err != nil {
+		if err := iface.SetUp(n.Local, n.Remote, n.MTU); err != nil {
 			return err
 		}
 		// A route that cannot be added is the operator's to mend; it does not cost the user the link.
-		if err := s.iface.SetRoutes(routes); err != nil {
+		if err := iface.SetRoutes(routes); err != nil {
 			s.log.Warn("a route of the user's secret could not be added", "user", s.grant.User, "error", err)
 		}
 		return nil
@@ -139,16 +142,30 @@ func (s *session) ipUp(n ppp.Network, done func(now time.Time, err error)) {
 }
 
 func (s *session) ipDown() {
-	s.lane.do(func() error {
-		if s.iface == nil {
-			return nil
-		}
-		return s.iface.Down()
-	}, func(_ time.Time, err error) {
+	s.lane.do(s.unit.Interface().Down, func(_ time.Time, err error) {
 		if err != nil {
 			s.log.Warn("interface not taken down", "error", err)
 		}
 	})
+}
+
+// ipv6Up gives the interface the link-local addresses that IPV6CP agreed on.
+func (s *session) ipv6Up(local, remote ppp.InterfaceID) {
+	iface := s.unit.Interface()
+	s.lane.do(func() error {
+		return iface.EnableIPv6(linkLocal(local), linkLocal(remote), false)
+	}, func(_ time.Time, err error) {
+		if err != nil {
+			s.log.Warn("no IPv6 on the link", "error", err)
+		}
+	})
+}
+
+// linkLocal is fe80::/64 with an interface identifier (RFC 5072 section 5).
+func linkLocal(id ppp.InterfaceID) netip.Addr {
+	a := [16]byte{0: 0xfe, 1: 0x80}
+	copy(a[8:], id[:])
+	return netip.AddrFrom16(a)
 }
 
 func (s *session) linkUp(info ppp.Info) {

@@ -54,7 +54,7 @@ func (l *Local) Reconfigure(cfg Config) {
 	}
 	profiles := make(map[string]Profile, len(cfg.Profiles)+2)
 	profiles[DefaultProfileName] = Profile{Name: DefaultProfileName, UseIPv6: true, ChangeMSS: true}
-	profiles[EncryptionProfileName] = Profile{Name: EncryptionProfileName, UseIPv6: true, ChangeMSS: true, Encrypt: EncryptYes}
+	profiles[EncryptionProfileName] = Profile{Name: EncryptionProfileName, UseIPv6: true, ChangeMSS: true}
 	for name, p := range cfg.Profiles {
 		profiles[name] = p
 	}

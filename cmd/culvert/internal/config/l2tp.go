@@ -165,7 +165,7 @@ func (r *reader) server(t *table, c *Config) {
 	t.prefixes("allowed-address", &s.L2TP.Allowed)
 	t.secret("tunnel-secret", (*string)(&s.L2TP.Secret))
 	s.L2TP.Protection = s.UseIPsec
-	s.PPP.IPv6 = c.AAA.Profiles[s.DefaultProfile].UseIPv6
+	s.PPP.IPv6 = true // each user's profile decides
 	r.serverV3(t, &s.V3, s.Enabled)
 	// ipsec-secret is read with the peer that it makes, in ipsec.go.
 	t.get("ipsec-secret")

@@ -186,7 +186,9 @@ func (r *reader) profile(name string, t *table, c *Config) aaa.Profile {
 		c.PrefixPools[name] = pool
 		t.unsupported("remote-ipv6-prefix-pool", featurePrefixes)
 	}
-	t.boolean("change-tcp-mss", &p.ChangeMSS)
+	if t.boolean("change-tcp-mss", &p.ChangeMSS) && p.ChangeMSS {
+		t.unsupported("change-tcp-mss", featureMSS)
+	}
 	t.boolean("only-one", &p.OnlyOne)
 	r.rate(t, &p.RateLimit)
 	t.duration("session-timeout", 0, forever, &p.SessionTimeout)
