@@ -143,7 +143,7 @@ func (e *Engine) Receive(now time.Time, p Peer, msg []byte) {
 		return
 	}
 	p.Local, p.Remote = unmap(p.Local), unmap(p.Remote)
-	if !e.protected(now, p) {
+	if !e.protected(now, p, hdr) {
 		return
 	}
 	if !hdr.Control {
@@ -179,9 +179,12 @@ func (e *Engine) Receive(now time.Time, p Peer, msg []byte) {
 
 func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
-// protected drops what has to come through IPsec and did not.
-func (e *Engine) protected(now time.Time, p Peer) bool {
+// protected drops what has to come through IPsec and did not. Calls of our own are as protected as their caller wanted.
+func (e *Engine) protected(now time.Time, p Peer, hdr Header) bool {
 	if e.cfg.Protection != ProtectionRequired || p.Via != 0 {
+		return true
+	}
+	if t := e.tunnels[hdr.Tunnel]; t != nil && t.dialed && t.peer.Via == 0 {
 		return true
 	}
 	e.drops[DropUnprotected]++
@@ -225,6 +228,10 @@ func (e *Engine) belongs(t *tunnel, p Peer, hdr Header, kind MessageType) bool {
 // move re-addresses a tunnel.
 func (e *Engine) move(t *tunnel, p Peer) {
 	e.env.Log.Info("tunnel peer moved", "tunnel", t.local, "from", t.peer, "to", p)
+	if t.ended() {
+		t.peer = p // only to acknowledge where it is
+		return
+	}
 	e.unindex(t)
 	t.peer = p
 	e.index(t)

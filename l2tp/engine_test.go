@@ -355,6 +355,41 @@ func TestCleartextPortIsNotFollowed(t *testing.T) {
 	h.dropped(DropForeign, 1)
 }
 
+// A peer that moves after its goodbye is acknowledged where it is, and leaves nothing behind.
+func TestMoveWhileLingering(t *testing.T) {
+	h := newManual(t, DefaultConfig())
+	h.peer.Via = 5
+	h.open("Windows 10 SCCRQ")
+	h.put(raw(t, "Apple StopCCN, little-endian result"))
+	h.expect("ZLB")
+	h.peer.Remote = netip.MustParseAddrPort("198.51.100.7:40000")
+	h.ns--
+	h.put(raw(t, "Apple StopCCN, little-endian result"))
+	h.expect("ZLB")
+	h.wait(31 * time.Second)
+	if !h.n.Drained() || len(h.n.hosts)+len(h.n.byPeer) != 0 {
+		t.Errorf("left over: %v %v", h.n.hosts, h.n.byPeer)
+	}
+}
+
+// Protection is asked of those who call us; a client without IPsec may still be configured.
+func TestDialInTheClear(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Protection = ProtectionRequired
+	s, c, p := pair(t, 1, DefaultConfig(), cfg)
+	c.call(t, p.now, s, Dial{})
+	p.run(time.Second)
+	if len(c.up) != 1 {
+		t.Error("no session")
+	}
+	s.call(t, p.now, c, Dial{})
+	p.run(time.Second)
+	c.Reconfigure(p.now, cfg)
+	if len(c.up) != 1 || len(c.down) != 0 {
+		t.Error("a call in the clear was taken")
+	}
+}
+
 func TestReconfigureProtection(t *testing.T) {
 	h := newManual(t, DefaultConfig())
 	h.open("Windows 10 SCCRQ")

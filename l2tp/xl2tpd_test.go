@@ -37,18 +37,18 @@ func TestXL2TPD(t *testing.T) {
 				skip("needs " + tool)
 			}
 		}
-		if out, err := exec.Command("unshare", "--net", "--mount", "true").CombinedOutput(); err != nil {
+		if out, err := exec.Command("unshare", "--net", "--mount", "--pid", "--fork", "true").CombinedOutput(); err != nil {
 			skip(fmt.Sprintf("no namespaces here: %s", out))
-		}
-		args := []string{"--net", "--mount", "/proc/self/exe", "-test.run=^TestXL2TPD$"}
-		if testing.Verbose() {
-			args = append(args, "-test.v")
 		}
 		exe, err := os.Executable()
 		if err != nil {
 			t.Fatal(err)
 		}
-		args[2] = exe
+		// The process namespace ends what xl2tpd may leave behind.
+		args := []string{"--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", exe, "-test.run=^TestXL2TPD$"}
+		if testing.Verbose() {
+			args = append(args, "-test.v")
+		}
 		cmd := exec.Command("unshare", args...)
 		cmd.Env = append(os.Environ(), inside+"=1")
 		out, err := cmd.CombinedOutput()
@@ -352,6 +352,7 @@ func startXL2TPD(t *testing.T, sections, secrets string) *xl2tpd {
 	x := &xl2tpd{t: t, control: filepath.Join(dir, "control"), log: &safeBuffer{}}
 	cmd := exec.Command("xl2tpd", "-D", "-c", conf, "-p", filepath.Join(dir, "pid"), "-C", x.control)
 	cmd.Stdout, cmd.Stderr = x.log, x.log
+	cmd.WaitDelay = 500 * time.Millisecond // pppd's stand-in holds the log open
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
