@@ -74,6 +74,9 @@ func TestGoldens(t *testing.T) {
 				t.Errorf("\n got %q\nwant %q", got, want[g.name])
 			}
 			roundTrip(t, &m)
+			if s := m.String(); !strings.HasPrefix(s, m.Type.String()) || strings.Contains(s, "7077") {
+				t.Errorf("described as %s", s)
+			}
 			// Every truncation, as it stands and with the length field made to fit, is refused or at worst a shorter message.
 			for n := range b {
 				var cut Message

@@ -150,7 +150,7 @@ func (e *Engine) send(t *tunnel, m *Message) {
 		}
 	}
 	if e.debug() {
-		e.env.Log.Debug("send", "message", m.Type, "tunnel", t.local, "peer", t.peer)
+		e.env.Log.Debug("send", "message", m, "tunnel", t.local, "peer", t.peer)
 	}
 	t.d.push(m.Append(nil, secret, vector), m.Type)
 }
@@ -213,7 +213,7 @@ func (e *Engine) deliver(now time.Time, t *tunnel, hdr Header, body []byte) bool
 		return false
 	}
 	if e.debug() {
-		e.env.Log.Debug("received", "message", m.Type, "tunnel", t.local, "peer", t.peer)
+		e.env.Log.Debug("received", "message", m, "tunnel", t.local, "peer", t.peer)
 	}
 	if m.Fault != nil && m.Type != StopCCN && !t.ended() && t.state != tunnelEstablished {
 		e.drops[DropFault]++
