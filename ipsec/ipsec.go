@@ -144,7 +144,7 @@ type EventKind uint8
 
 const (
 	EventSoftExpire EventKind = iota + 1 // a soft lifetime passed: time to rekey
-	EventHardExpire                      // a hard lifetime passed: the backend has removed the SA
+	EventHardExpire                      // a hard lifetime passed: the SA carries nothing any more; Remove takes away what is left of it
 	EventMapping                         // an authentic packet came from another address or port (NAT rebinding)
 )
 

@@ -177,7 +177,8 @@ func (b *Backend) steer(c *client, r *request) error {
 	}
 	p := markPolicy(r)
 	if slices.Contains(c.policies, p) {
-		// Kernels from 6.12 on keep an SA once found with the policy and would go on using the old one until it is gone.
+		// Later kernels have a list of SAs with each policy (state_cache_list), which they search before all others: a new
+		// policy in place of the old one begins with an empty list, so that the new SA carries the traffic at once.
 		if err := b.kernel.do("renew "+p.String(), msgUpdPolicy, p.append); err != nil {
 			return err
 		}

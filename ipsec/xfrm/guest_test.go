@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"culvert/board/lab"
 	"culvert/ipsec"
 	"culvert/ipsec/ipsectest"
 )
@@ -89,7 +90,7 @@ func TestTraffic(t *testing.T) {
 		for i, suite := range suites {
 			for _, port := range []uint16{0, 40001} {
 				name := fmt.Sprintf("%s %s port %d", network.client, suite, port)
-				ch := newChild(markA, network.server, network.client, port, ipsec.SPI(0x1000+i), ipsec.SPI(0x80002000+i), suite)
+				ch := newChild(markA, network.server, network.client, port, ipsec.SPI(0x1000+i), 0x80002000+ipsec.SPI(i), suite)
 				install(t, server, ch.serverIn, ch.serverOut)
 				install(t, client, ch.clientIn, ch.clientOut)
 				if err := c.send(to, markA, name); err != nil {
@@ -555,6 +556,113 @@ func TestLostReports(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("events %+v, want %+v", got, want)
 	}
+}
+
+// TestIKEPassesPolicies has policies that stop all UDP, and IKE, which makes what policies wait for, goes on.
+func TestIKEPassesPolicies(t *testing.T) {
+	a, z := cable(t)
+	server, client := a.encap(4500), z.encap(4500)
+	for _, dir := range []string{"in", "out"} {
+		a.ip("xfrm policy add src 0.0.0.0/0 dst 0.0.0.0/0 proto udp dir %s action block", dir)
+		a.ip("xfrm policy add src ::/0 dst ::/0 proto udp dir %s action block", dir)
+	}
+	arrived := make(chan ipsec.Path, 8)
+	server.Serve(func(p ipsec.Path, msg []byte) { arrived <- p; server.Send(p, msg) })
+	answered := make(chan ipsec.Path, 8)
+	client.Serve(func(p ipsec.Path, _ []byte) { answered <- p })
+	for _, path := range []ipsec.Path{
+		{Local: netip.MustParseAddrPort("10.7.0.3:500"), Remote: netip.MustParseAddrPort("10.7.0.1:500")},
+		{Local: netip.MustParseAddrPort("10.7.0.3:4500"), Remote: netip.MustParseAddrPort("10.7.0.1:4500")},
+		{Local: netip.MustParseAddrPort("[fd07::2]:4500"), Remote: netip.MustParseAddrPort("[fd07::1]:4500")},
+	} {
+		if err := client.Send(path, make([]byte, 28)); err != nil {
+			t.Fatal(err)
+		}
+		for name, ch := range map[string]chan ipsec.Path{"message": arrived, "answer": answered} {
+			select {
+			case p := <-ch:
+				if ch == arrived && (p.Local != path.Remote || p.Remote != path.Local) || ch == answered && p != path {
+					t.Errorf("%s on %s, sent on %s", name, p, path)
+				}
+			case <-time.After(2 * time.Second):
+				t.Fatalf("no %s on %s", name, path)
+			}
+		}
+	}
+	s, c := a.endpoint("10.7.0.1:1701"), z.endpoint("10.7.0.2:1701")
+	if err := c.send("10.7.0.1:1701", 0, "stopped"); err != nil {
+		t.Fatal(err)
+	}
+	s.expectNothing()
+}
+
+// TestFlood has more expiries at once than the kernel can queue: each is reported once nevertheless.
+func TestFlood(t *testing.T) {
+	a, _ := cable(t)
+	server := a.backend(Options{})
+	const clients = 400
+	ch := newChild(markA, "10.7.0.1", "10.7.0.2", 0, 0x1001, 0x2001, ipsectest.AESSHA1)
+	ch.serverIn.Soft, ch.serverIn.Hard = ipsec.Lifetime{}, ipsec.Lifetime{Time: 2 * time.Second}
+	for i := range clients {
+		sa := ch.serverIn
+		sa.SPI += ipsec.SPI(i)
+		sa.Mark = ipsec.Mark(i+1) << 16
+		install(t, server, sa)
+	}
+	raw, err := server.monitor.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(4500 * time.Millisecond) // nobody reads meanwhile
+	reports := events(server)
+	seen := make(map[ipsec.SAID]bool)
+	for range clients {
+		e := nextEvent(t, reports, 5*time.Second)
+		if e.Kind != ipsec.EventHardExpire || seen[e.ID] {
+			t.Fatalf("after %d: %+v", len(seen), e)
+		}
+		seen[e.ID] = true
+	}
+	// And it goes on hearing.
+	ch.serverIn.SPI, ch.serverIn.Hard = 0x9001, ipsec.Lifetime{Time: time.Second}
+	install(t, server, ch.serverIn)
+	if e := nextEvent(t, reports, 5*time.Second); e.ID != ch.serverIn.ID() {
+		t.Errorf("event %+v", e)
+	}
+}
+
+// TestLabKernel runs what needs a kernel with IPsec in the lab's guests, with both of its kernels.
+func TestLabKernel(t *testing.T) {
+	lab.Run(t, func(t *testing.T, _ *lab.L) {
+		for _, test := range []struct {
+			name string
+			f    func(*testing.T)
+		}{
+			{"ProbeAndSuites", TestProbeAndSuites},
+			{"BackendConforms", TestBackendConforms},
+			{"Traffic", TestTraffic},
+			{"TwoClientsBehindOneNAT", TestTwoClientsBehindOneNAT},
+			{"Rekey", TestRekey},
+			{"GuardDropsCleartext", TestGuardDropsCleartext},
+			{"ProtectSocket", TestProtectSocket},
+			{"MappingAndMove", TestMappingAndMove},
+			{"ReplayWindowSurvivesMove", TestReplayWindowSurvivesMove},
+			{"IntegrityFailureIsCounted", TestIntegrityFailureIsCounted},
+			{"SelectorHoldsClientToItsPort", TestSelectorHoldsClientToItsPort},
+			{"Expiry", TestExpiry},
+			{"LostReports", TestLostReports},
+			{"IKEPassesPolicies", TestIKEPassesPolicies},
+			{"Flood", TestFlood},
+			{"CrashLeavesNothing", TestCrashLeavesNothing},
+			{"LeftoversInTheWay", TestLeftoversInTheWay},
+		} {
+			t.Run(test.name, test.f)
+		}
+	})
 }
 
 // TestMain lets the test binary be a daemon that crashes.
