@@ -2,6 +2,8 @@ package ppp
 
 import (
 	"bytes"
+	"context"
+	"log/slog"
 	"time"
 
 	"culvert/ppp/aaa"
@@ -39,6 +41,7 @@ type authServer struct {
 	logins    int
 	answerID  uint8 // with another challenge out inside a Failure: its identifier
 	retrying  bool
+	warned    bool // a refused login has been warned of
 
 	// The last response and our answer to it, for duplicates: a second Authenticate would count as a second login.
 	lastID    uint8
@@ -193,7 +196,7 @@ func (s *authServer) refuse(j *aaa.Reject) {
 	}
 	s.sendResult()
 	if again {
-		s.l.log.Info("login refused, another try is allowed", "user", printable(l.user), "method", s.method.String(), "cause", printable(j.Text))
+		l.logRefusal(j)
 		s.state = serverWaiting
 		s.retrying = true
 		l.authBy = l.now.Add(l.cfg.AuthTimeout) // somebody is typing
@@ -207,9 +210,20 @@ func (s *authServer) refuse(j *aaa.Reject) {
 
 // refused writes the one line that a login which came to nothing gets, and ends the link after what is being sent.
 func (l *Link) refused(j *aaa.Reject, cause Cause) {
-	l.log.Warn("login refused", "user", printable(l.user), "method", l.server.method.String(),
-		"caller", printable(l.caller.CallerID), "error", int(j.Code), "cause", printable(j.Text))
+	l.logRefusal(j)
 	l.terminate(cause)
+}
+
+// logRefusal is what the operator reads; the peer is told the code alone. Further tries on the same link are not worth
+// another warning.
+func (l *Link) logRefusal(j *aaa.Reject) {
+	level := slog.LevelWarn
+	if l.server.warned {
+		level = slog.LevelInfo
+	}
+	l.server.warned = true
+	l.log.Log(context.Background(), level, "login refused", "user", printable(l.user), "method", l.server.method.String(),
+		"caller", printable(l.caller.CallerID), "error", int(j.Code), "cause", printable(j.Text))
 }
 
 func (s *authServer) deadline() time.Time { return s.timer }

@@ -89,6 +89,8 @@ func (o *authOption) naked(v []byte) {
 	} else if len(v) >= 2 {
 		wants = Protocol(binary.BigEndian.Uint16(v)).String()
 	}
+	o.link.log.Warn("login refused: no common authentication: allow the method here, or another one at the client",
+		"wanted", wants, "allowed", methodList(allowed), "caller", printable(o.link.caller.CallerID))
 	o.link.terminate(Cause{CauseNoCommonAuth, "the peer wants " + wants + ", allowed is " + methodList(allowed)})
 }
 
@@ -96,6 +98,8 @@ func (o *authOption) rejected() {
 	if o.link.lcpOpts.magic.collisions > 0 {
 		return // our own refusal, come back on a looped line; that will be noticed in its own right
 	}
+	o.link.log.Warn("login refused: the client will not authenticate itself: give it a user name and a password",
+		"caller", printable(o.link.caller.CallerID))
 	o.link.terminate(Cause{CauseNoCommonAuth, "the peer refuses to authenticate itself"})
 }
 

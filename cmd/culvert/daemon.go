@@ -153,15 +153,16 @@ func (d *daemon) open() error {
 // kernel applies.
 func (d *daemon) openIPsec() (err error) {
 	log := d.logger("ipsec")
+	// The sockets come first: a second daemon must fail on them before it takes the first one's SAs for a dead one's.
+	if d.natt, err = natt.Open(natt.Options{Encap: true, Log: log}); err != nil {
+		return err
+	}
 	if d.xfrm, err = xfrm.New(xfrm.Options{
 		Log:      log,
 		MarkMask: d.cfg.IPsec.MarkMask,
 		Ports:    d.ports(),
 		Require:  d.cfg.Server.UseIPsec == l2tp.ProtectionRequired,
 	}); err != nil {
-		return err
-	}
-	if d.natt, err = natt.Open(natt.Options{Encap: true, Log: log}); err != nil {
 		return err
 	}
 	d.ike = ikev1.New(d.cfg.IPsec, ikev1.Env{
@@ -179,7 +180,7 @@ func (d *daemon) openIPsec() (err error) {
 		msg = append([]byte(nil), msg...)
 		d.loop.offer(func(now time.Time) { d.ike.Receive(now, p, msg) })
 	})
-	go d.xfrm.Serve(func(ev ipsec.Event) {
+	d.xfrm.Serve(func(ev ipsec.Event) {
 		d.loop.post(func(now time.Time) { d.backendEvent(now, ev) })
 	})
 	return nil
@@ -210,7 +211,7 @@ func (d *daemon) openL2TP() (err error) {
 	})
 	d.loop.add(d.l2tp)
 	for _, addr := range d.cfg.Server.Listen {
-		s, err := sock.Open(sock.Options{Listen: addr, Reuse: true, Marks: true})
+		s, err := sock.Open(sock.Options{Listen: addr, Reuse: true, Marks: true, Control: d.expose})
 		if err != nil {
 			return err
 		}
@@ -232,6 +233,15 @@ func (d *daemon) protect(fd int, via l2tp.Via) error {
 		return nil
 	}
 	return d.xfrm.ProtectSocket(fd, ipsec.Mark(via))
+}
+
+// expose lets the control sockets see cleartext where the kernel would drop it for us: the L2TP engine refuses it as
+// strictly, and can say who it was.
+func (d *daemon) expose(fd int) error {
+	if d.xfrm == nil {
+		return nil
+	}
+	return d.xfrm.ExposeSocket(fd)
 }
 
 // sendControl leaves by the socket that listens where the peer sent to.

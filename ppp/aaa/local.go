@@ -150,9 +150,9 @@ func (l *Local) login(req *Request) (*Grant, *Reject) {
 	case err != nil:
 		return nil, &Reject{Code: AuthFailure, Text: fmt.Sprintf("user %s: %v", quote(req.User), err)}
 	case !known:
-		return nil, &Reject{Code: AuthFailure, Retry: true, Text: fmt.Sprintf("user %s: no such user", quote(req.User))}
+		return nil, &Reject{Code: AuthFailure, Retry: true, Text: fmt.Sprintf("user %s: no such user: add it to [ppp.secret], or correct the name at the client", quote(req.User))}
 	case !ok:
-		return nil, &Reject{Code: AuthFailure, Retry: true, Text: fmt.Sprintf("user %s: wrong password", quote(req.User))}
+		return nil, &Reject{Code: AuthFailure, Retry: true, Text: fmt.Sprintf("user %s: wrong password: it differs from the one in [ppp.secret]", quote(req.User))}
 	}
 
 	refuse := func(format string, args ...any) (*Grant, *Reject) {
