@@ -163,7 +163,7 @@ func (a *automaton) handle(now time.Time, e event) {
 			a.timer = now.Add(a.period)
 		case scr, str:
 			a.counter--
-			a.timer = now.Add(a.period)
+			a.timer = now.Add(a.wait(bit))
 			a.owner.perform(bit)
 		case tlu, tld, tls, tlf:
 			a.owner.layer(bit)
@@ -175,6 +175,18 @@ func (a *automaton) handle(now time.Time, e event) {
 		a.handle(now, evDown)
 		a.handle(now, evUp)
 	}
+}
+
+// hurried is how many requests wait a third of the period only. A peer that starts its PPP when the session below comes up
+// misses the first one, and should not wait a whole period for the next.
+const hurried = 2
+
+// wait is the restart timer's initial value for the request about to be sent (RFC 1661 section 4.6 leaves it to us).
+func (a *automaton) wait(bit action) time.Duration {
+	if bit == scr && a.maxConfigure-a.counter <= hurried {
+		return a.period / 3
+	}
+	return a.period
 }
 
 // deadline is when tick wants to be called; zero: never.

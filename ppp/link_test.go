@@ -223,7 +223,7 @@ func TestLostSuccess(t *testing.T) {
 	s := loggedIn(t, serverConfig(), nil)
 	s.sent = nil
 	s.run(3 * time.Second)
-	s.expect("8021 01 01 000a 0306 c0a86301", success(t, s, 1, "user1"))
+	s.expect("8021 01 01 000a 0306 c0a86301", "8021 01 01 000a 0306 c0a86301", success(t, s, 1, "user1"))
 	s.recv("8021 01 01 000a 0306 c0a8630a") // it has heard
 	s.sent = nil
 	s.run(3 * time.Second)
@@ -257,9 +257,9 @@ func TestGrantsThatCannotBe(t *testing.T) {
 func TestNobodyThere(t *testing.T) {
 	s := newStation(t, "server", serverConfig(), nil)
 	s.link.Start(s.now)
-	s.run(29 * time.Second)
+	s.run(25 * time.Second)
 	if len(s.sent) != 10 || s.cause != nil {
-		t.Errorf("%d requests in 29 s, %v", len(s.sent), s.cause)
+		t.Errorf("%d requests in 25 s, %v", len(s.sent), s.cause)
 	}
 	s.run(time.Second)
 	s.ended(CauseNoAnswer)
