@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,7 +48,7 @@ type Capture struct {
 	keep func(Packet) bool
 	mu   sync.Mutex
 	got  []Packet
-	stop chan struct{}
+	end  atomic.Pointer[time.Time] // set by Stop
 	done chan struct{}
 	once sync.Once
 }
@@ -55,7 +56,7 @@ type Capture struct {
 // Capture begins to collect the packets of an interface that keep approves of (nil: all), 100,000 at most.
 func (n *Node) Capture(iface string, keep func(Packet) bool) *Capture {
 	n.lab.Helper()
-	c := &Capture{keep: keep, stop: make(chan struct{}), done: make(chan struct{})}
+	c := &Capture{keep: keep, done: make(chan struct{})}
 	var err error
 	n.Do(func() { err = c.open(iface) })
 	n.lab.Must(err, "capture on "+n.Name+" "+iface)
@@ -98,10 +99,9 @@ func (c *Capture) read() {
 	for {
 		n, from, err := unix.Recvfrom(c.sock, b, 0)
 		if err != nil {
-			select {
-			case <-c.stop:
+			// What had been queued at the stop has been read by now, or a deadline is over.
+			if c.end.Load() != nil {
 				return
-			default:
 			}
 			if err == unix.EAGAIN || err == unix.EINTR {
 				continue
@@ -111,6 +111,9 @@ func (c *Capture) read() {
 		ll, ok := from.(*unix.SockaddrLinklayer)
 		if !ok {
 			continue
+		}
+		if end := c.end.Load(); end != nil && time.Now().After(*end) {
+			return
 		}
 		p, ok := parsePacket(b[:n])
 		if !ok {
@@ -177,7 +180,8 @@ func (c *Capture) Packets() []Packet {
 // Stop ends the capture and returns what it collected.
 func (c *Capture) Stop() []Packet {
 	c.once.Do(func() {
-		close(c.stop)
+		end := time.Now().Add(100 * time.Millisecond) // for what is queued
+		c.end.Store(&end)
 		<-c.done
 		unix.Close(c.sock)
 	})

@@ -121,11 +121,10 @@ func (m *inventory) dump(w io.Writer) {
 	daemons := append([]*Daemon(nil), m.daemons...)
 	nodes := append([]*Node(nil), m.nodes...)
 	m.mu.Unlock()
-	const daemonLines, max = 60, 12 // with many clients the first few tell enough
+	const daemonLines, max = 60, 12
 	for i, d := range daemons {
-		if i == max {
-			fmt.Fprintf(w, "(and %d daemons more)\n", len(daemons)-max)
-			break
+		if i > 0 && i <= len(daemons)-max { // the first, likely the server, and the newest
+			continue
 		}
 		fmt.Fprintf(w, "## %s: %s\n%s\n", d.node.Name, d.Name, lastLines(d.Log(), daemonLines))
 	}

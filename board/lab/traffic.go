@@ -41,7 +41,7 @@ type Pinger struct {
 	sent, received, repeated atomic.Int64
 	rtt                      atomic.Int64 // of the last answer
 	seen                     sync.Map     // sequence -> when sent (time.Time), then nil
-	stop                     chan struct{}
+	stop, drained            chan struct{}
 	once                     sync.Once
 	senders                  sync.WaitGroup
 	readers                  sync.WaitGroup
@@ -51,7 +51,7 @@ var pingID atomic.Uint32
 
 // StartPing begins to send an echo of size octets every interval.
 func (n *Node) StartPing(addr netip.Addr, interval time.Duration, size int) (*Pinger, error) {
-	p := &Pinger{id: uint16(pingID.Add(1)), dst: unix.SockaddrInet4{Addr: addr.As4()}, stop: make(chan struct{})}
+	p := &Pinger{id: uint16(pingID.Add(1)), dst: unix.SockaddrInet4{Addr: addr.As4()}, stop: make(chan struct{}), drained: make(chan struct{})}
 	var err error
 	n.Do(func() {
 		p.sock, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
@@ -91,13 +91,13 @@ func (p *Pinger) send(seq uint32, size int) {
 func (p *Pinger) receive() {
 	b := make([]byte, 65536)
 	for {
+		select {
+		case <-p.drained:
+			return
+		default:
+		}
 		n, _, err := unix.Recvfrom(p.sock, b, 0)
 		if err != nil {
-			select {
-			case <-p.stop:
-				return
-			default:
-			}
 			if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 				continue
 			}
@@ -117,14 +117,13 @@ func (p *Pinger) receive() {
 	}
 }
 
-// Stop ends the sending, waits half a second for the last answers, and returns the totals.
+// Stop ends the sending, waits up to half a second for the last answers, and returns the totals.
 func (p *Pinger) Stop() (sent, received int64) {
 	p.once.Do(func() {
 		close(p.stop)
 		p.senders.Wait()
-		if p.received.Load() < p.sent.Load() {
-			time.Sleep(400 * time.Millisecond)
-		}
+		waitFor(context.Background(), 500*time.Millisecond, func() bool { return p.received.Load() >= p.sent.Load() })
+		close(p.drained)
 		p.readers.Wait()
 		unix.Close(p.sock)
 	})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
 	"syscall"
 	"testing"
@@ -115,62 +116,66 @@ func TestLabShutdown(t *testing.T) {
 	})
 }
 
-// Two clients behind one NAT are one address to the server, and with the same port one four-tuple to its kernel.
+// Two clients behind one NAT are one address to the server.
 func TestLabTwoBehindNAT(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab.L) {
 		r := newRig(t, l, rigConfig{Users: 3})
 		anyPort := func(*lab.ClientConfig) {}
-		for _, test := range []struct {
-			name    string
-			changes [2]func(*lab.ClientConfig)
-		}{
-			{"both any port", [2]func(*lab.ClientConfig){anyPort, anyPort}},
-			{"one 1701", [2]func(*lab.ClientConfig){port1701, anyPort}},
-			{"both 1701", [2]func(*lab.ClientConfig){port1701, port1701}},
-		} {
-			var clients []*lab.Client
-			var addrs []netip.Addr
-			for i, change := range test.changes {
-				c := r.hidden(i+1, change)
-				clients, addrs = append(clients, c), append(addrs, r.connect(c))
-			}
-			for i, c := range clients {
-				r.reaches(c, addrs[i])
-			}
-			// What one receives is not the other's: each asks at once, and each download is compared octet by octet.
-			var pings []*lab.Pinger
-			for _, c := range clients {
-				p, err := c.StartPing(labHost, 10*time.Millisecond, 200)
-				l.Must(err, "ping")
-				pings = append(pings, p)
-			}
-			for i, c := range clients {
-				if _, err := r.lan.Transfer(c.Node, addrs[i], transferSize/4); err != nil {
-					t.Errorf("%s: download by %s: %v", test.name, c.Name, err)
-				}
-				if _, err := c.Transfer(r.lan, labHost, transferSize/4); err != nil {
-					t.Errorf("%s: upload by %s: %v", test.name, c.Name, err)
-				}
-			}
-			for i, p := range pings {
-				if sent, received := p.Stop(); received < sent*98/100 {
-					t.Errorf("%s: %s lost %d of %d echoes", test.name, clients[i].Name, sent-received, sent)
-				}
-			}
-			// One leaves, the other stays.
-			if err := clients[0].Disconnect(t.Context()); err != nil {
-				t.Errorf("%s: %v", test.name, err)
-			}
-			r.reaches(clients[1], addrs[1])
-			if err := clients[1].Disconnect(t.Context()); err != nil {
-				t.Errorf("%s: %v", test.name, err)
-			}
-			r.clean()
-			for i, c := range clients {
-				c.Kill()
-				r.nat.IP("link del hidden" + []string{"1", "2"}[i])
-			}
-			t.Logf("%s: done", test.name)
-		}
+		twoBehindNAT(t, r, "both any port", anyPort, anyPort)
+		twoBehindNAT(t, r, "one 1701", port1701, anyPort)
 	}, lab.Timeout(4*time.Minute))
+}
+
+// Two clients behind one NAT that both use port 1701, as Windows does, are one four-tuple to the server's kernel.
+func TestLabTwoBehindNATSamePort(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab.L) {
+		twoBehindNAT(t, newRig(t, l, rigConfig{Users: 3}), "both 1701", port1701, port1701)
+	}, lab.Timeout(4*time.Minute))
+}
+
+func twoBehindNAT(t *testing.T, r *rig, name string, changes ...func(*lab.ClientConfig)) {
+	t.Helper()
+	var clients []*lab.Client
+	var addrs []netip.Addr
+	for i, change := range changes {
+		c := r.hidden(i+1, change)
+		clients, addrs = append(clients, c), append(addrs, r.connect(c))
+	}
+	for i, c := range clients {
+		r.reaches(c, addrs[i])
+	}
+	// What one receives is not the other's: each asks at once, and each transfer is compared octet by octet.
+	var pings []*lab.Pinger
+	for _, c := range clients {
+		p, err := c.StartPing(labHost, 10*time.Millisecond, 200)
+		r.Must(err, "ping")
+		pings = append(pings, p)
+	}
+	for i, c := range clients {
+		if _, err := r.lan.Transfer(c.Node, addrs[i], transferSize/4); err != nil {
+			t.Errorf("%s: download by %s: %v", name, c.Name, err)
+		}
+		if _, err := c.Transfer(r.lan, labHost, transferSize/4); err != nil {
+			t.Errorf("%s: upload by %s: %v", name, c.Name, err)
+		}
+	}
+	for i, p := range pings {
+		if sent, received := p.Stop(); received < sent*98/100 {
+			t.Errorf("%s: %s lost %d of %d echoes", name, clients[i].Name, sent-received, sent)
+		}
+	}
+	// One leaves, the other stays.
+	if err := clients[0].Disconnect(t.Context()); err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+	r.reaches(clients[1], addrs[1])
+	if err := clients[1].Disconnect(t.Context()); err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+	r.clean()
+	for i, c := range clients {
+		c.Kill()
+		r.nat.IP(fmt.Sprintf("link del hidden%d", i+1))
+	}
+	t.Logf("%s: done", name)
 }
