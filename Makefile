@@ -51,8 +51,9 @@ cross: ## static binaries for every board family, with their sizes
 	@set -e; $(foreach t,$(TARGETS),env GOOS=linux $(ENV_$(t)) $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BUILD)/culvert-$(t) ./cmd/culvert; \
 	printf '%-8s %10d %10d\n' $(t) $$(stat -c %s $(BUILD)/culvert-$(t)) $$(xz -6 -c $(BUILD)/culvert-$(t) | wc -c);)
 
+# TestXL2TPD starts itself again in a namespace, which an emulated process cannot.
 big-endian: deps ## the cores' tests on emulated big-endian MIPS
-	GOOS=linux GOARCH=mips GOMIPS=softfloat $(GO) test -short -exec qemu-mips-static $(CORES)
+	GOOS=linux GOARCH=mips GOMIPS=softfloat $(GO) test -short -skip '^TestXL2TPD$$' -exec qemu-mips-static $(CORES)
 
 fuzz-short: FUZZTIME = 3s
 fuzz-short fuzz: ## every fuzz target for FUZZTIME each (make fuzz FUZZTIME=5m for long)
