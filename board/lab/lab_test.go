@@ -122,3 +122,17 @@ func TestLabNodes(t *testing.T) {
 		}
 	}, Kernels("6.12"))
 }
+
+func TestPattern(t *testing.T) {
+	for _, test := range []struct{ name, asked, want string }{
+		{"TestX/6.1", "", `^TestX$/^6\.1$`},
+		{"TestX/6.1", "TestX", `^TestX$/^6\.1$`},
+		{"TestX/6.1", "TestX/6.1/sub", `^TestX$/^6\.1$/sub`},
+		{"TestX/6.1", "TestY/6.12/deep|TestX", `^TestX$/^6\.1$`},
+		{"TestX/6.1", "TestX/6.1/a|TestX/6.1/b/c|TestY", `^TestX$/^6\.1$/a|^TestX$/^6\.1$/b/c`},
+	} {
+		if got := pattern(test.name, test.asked); got != test.want {
+			t.Errorf("pattern(%q, %q) = %q, want %q", test.name, test.asked, got, test.want)
+		}
+	}
+}

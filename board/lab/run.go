@@ -112,7 +112,7 @@ func host(t *testing.T, name string, o options) {
 		Timeout: o.timeout + 15*time.Second, // the test's own timeout strikes first and tells more
 		Env:     env,
 		Output:  out,
-		Args:    []string{"-test.run=" + pattern(t.Name()), "-test.v=true", "-test.count=1", "-test.timeout=" + o.timeout.String()},
+		Args:    []string{"-test.run=" + pattern(t.Name(), asked()), "-test.v=true", "-test.count=1", "-test.timeout=" + o.timeout.String()},
 	}
 	if raceEnabled {
 		// The race detector's shadow does not fit into the guest's address space.
@@ -138,17 +138,42 @@ func host(t *testing.T, name string, o options) {
 }
 
 // pattern selects the test of that name, and of its subtests those that the host's own -test.run asks for.
-func pattern(name string) string {
+func pattern(name, asked string) string {
 	var parts []string
-	for _, p := range strings.Split(name, "/") {
-		parts = append(parts, "^"+regexp.QuoteMeta(p)+"$")
+	names := strings.Split(name, "/")
+	for _, n := range names {
+		parts = append(parts, "^"+regexp.QuoteMeta(n)+"$")
 	}
-	if f := flag.Lookup("test.run"); f != nil {
-		if asked := strings.Split(f.Value.String(), "/"); len(asked) > len(parts) {
-			parts = append(parts, asked[len(parts):]...)
+	self := strings.Join(parts, "/")
+	var deeper []string
+alternatives:
+	for _, alternative := range strings.Split(asked, "|") { // as package testing does, but for brackets, which no name needs
+		elements := strings.Split(alternative, "/")
+		for i, n := range names {
+			if i == len(elements) {
+				break
+			}
+			if ok, err := regexp.MatchString(elements[i], n); err != nil || !ok {
+				continue alternatives
+			}
 		}
+		if len(elements) <= len(names) {
+			return self // all of it was asked for
+		}
+		deeper = append(deeper, self+"/"+strings.Join(elements[len(names):], "/"))
 	}
-	return strings.Join(parts, "/")
+	if len(deeper) == 0 {
+		return self
+	}
+	return strings.Join(deeper, "|")
+}
+
+// asked is the host's own -test.run.
+func asked() string {
+	if f := flag.Lookup("test.run"); f != nil {
+		return f.Value.String()
+	}
+	return ""
 }
 
 // relay passes the guest's output on by lines, without package testing's own framing, which the host adds again.

@@ -71,17 +71,15 @@ func TestLabRekey(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab.L) {
 		r := newRig(t, l, rigConfig{Users: 3})
 		for _, test := range []struct {
-			name string
-			c    *lab.Client
+			name     string
+			duration time.Duration
+			c        *lab.Client
 		}{
-			{"direct", r.client(1, func(c *lab.ClientConfig) { c.IKE.Rekey, c.IKE.Reauth = 4*time.Second, 11*time.Second })},
-			{"behind a NAT", r.hidden(2, func(c *lab.ClientConfig) { c.IKE.Rekey, c.IKE.Reauth = 4*time.Second, 11*time.Second })},
-			{"with PFS", r.client(3, func(c *lab.ClientConfig) { c.IKE.Rekey, c.IKE.ESP = 4*time.Second, "aes256-sha256-modp2048" })},
+			{"direct", time.Minute, r.client(1, func(c *lab.ClientConfig) { c.IKE.Rekey, c.IKE.Reauth = 4*time.Second, 11*time.Second })},
+			{"behind a NAT", 30 * time.Second, r.hidden(2, func(c *lab.ClientConfig) { c.IKE.Rekey, c.IKE.Reauth = 4*time.Second, 11*time.Second })},
+			{"with PFS", 20 * time.Second, r.client(3, func(c *lab.ClientConfig) { c.IKE.Rekey, c.IKE.ESP = 4*time.Second, "aes256-sha256-modp2048" })},
 		} {
-			duration := time.Minute
-			if test.name == "with PFS" {
-				duration = 20 * time.Second
-			}
+			duration := test.duration
 			addr := r.connect(test.c)
 			up, err := test.c.StartPing(labHost, 5*time.Millisecond, 200)
 			l.Must(err, "ping")
