@@ -20,6 +20,7 @@ import (
 	"culvert/ipsec"
 	"culvert/ipsec/ikev1"
 	"culvert/ipsec/natt"
+	"culvert/ipsec/portmap"
 	"culvert/ipsec/xfrm"
 	"culvert/l2tp"
 	l2tpkernel "culvert/l2tp/kernel"
@@ -44,6 +45,8 @@ type daemon struct {
 	natt *natt.Conns   // UDP 500 and 4500                   nil without IPsec
 	xfrm *xfrm.Backend // ESP in the kernel                  nil without IPsec
 	ike  *ikev1.Engine // who may have an SA                 nil without IPsec
+
+	portmap *portmap.Table // tells clients behind one NAT apart; nil without IPsec or nf_tables
 
 	socks []*sock.Socket    // UDP 1701, control messages
 	plane *l2tpkernel.Plane // data messages, in the kernel
@@ -93,6 +96,7 @@ func runDaemon(ctx context.Context, c *invocation) int {
 	for _, w := range cfg.Warnings {
 		log.Warn(w.String())
 	}
+	defer d.closePortmap() // after what it serves
 	defer d.release()
 	if err := d.open(); err != nil {
 		log.Error("not started", "error", err)
@@ -165,8 +169,9 @@ func (d *daemon) openIPsec() (err error) {
 	}); err != nil {
 		return err
 	}
+	d.openPortmap(log)
 	d.ike = ikev1.New(d.cfg.IPsec, ikev1.Env{
-		Backend:   d.xfrm,
+		Backend:   d.ipsecBackend(),
 		Send:      func(p ipsec.Path, msg []byte) { d.natt.Send(p, msg) },
 		Keepalive: func(p ipsec.Path) { d.natt.Keepalive(p) },
 		Rand:      d.rand,
@@ -202,7 +207,7 @@ func (d *daemon) openL2TP() (err error) {
 	d.plane = l2tpkernel.New(l2tpkernel.Options{Log: log, Receive: receive, Protect: d.protect})
 	d.l2tp = l2tp.New(d.cfg.Server.L2TP, l2tp.Env{
 		Send:        d.sendControl,
-		Plane:       d.plane,
+		Plane:       d.dataPlane(),
 		Rand:        d.rand,
 		Log:         log,
 		SessionUp:   d.sessionUp,

@@ -25,7 +25,7 @@ var allowed = map[string][]string{
 	"culvert/ppp/netif":               {"github.com/vishvananda/netlink/", "github.com/vishvananda/netlink", "golang.org/x/sys/"},
 	"culvert/hwcrypto":                {"golang.org/x/crypto/", "golang.org/x/sys/"},
 	"culvert/ipsec/esp":               {"culvert/ipsec", "culvert/hwcrypto", "golang.org/x/sys/"},
-	"culvert/ipsec/portmap":           {"golang.org/x/sys/", "github.com/google/nftables", "github.com/google/nftables/", "github.com/mdlayher/netlink"},
+	"culvert/ipsec/portmap":           {"golang.org/x/sys/"},
 	"culvert/l2tp/user":               {"culvert/l2tp"},
 	"culvert/ppp/user":                {"culvert/ppp", "culvert/ppp/netif", "golang.org/x/sys/"},
 	"culvert/board":                   {"golang.org/x/sys/"},

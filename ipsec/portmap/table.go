@@ -1,0 +1,267 @@
+package portmap
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// DefaultFirst and DefaultLast are the ports given to clients unless Options say otherwise. They lie below what systems
+// take as source ports by themselves (32768 and up on Linux, 49152 and up elsewhere), so that a client which is not
+// mapped does not have the port of one that is.
+const (
+	DefaultFirst = 10000
+	DefaultLast  = 32767
+)
+
+// Options of a Table.
+type Options struct {
+	Log *slog.Logger
+	// MarkMask is where clients' marks lie in a packet's mark.
+	MarkMask uint32
+	// Ports are our UDP ports of L2TP. What goes to and comes from others is left alone.
+	Ports []uint16
+	// First and Last bound the ports given to clients; zero means the defaults.
+	First, Last uint16
+}
+
+// Table is the nftables table of this process. Its methods may be called from any goroutine; each change is one
+// transaction in the kernel and takes effect when the method returns.
+type Table struct {
+	o    Options
+	log  *slog.Logger
+	mu   sync.Mutex // guards what follows
+	conn *conn
+
+	mapped map[peer]*mapping
+	taken  map[uint16]bool
+	bound  map[uint16]uint32 // the mark of each tunnel
+}
+
+// peer is what a client's packets come with: its mark and its own source port.
+type peer struct {
+	mark uint32
+	port uint16
+}
+
+type mapping struct {
+	port  uint16
+	users int
+}
+
+var (
+	// ErrFull says that every port of the range is given away.
+	ErrFull = errors.New("portmap: no port left for another client: widen the range")
+	// ErrBound says that a tunnel is bound to another mark.
+	ErrBound = errors.New("portmap: the tunnel id belongs to another client")
+	errMark  = errors.New("portmap: not a client's mark")
+)
+
+// New makes the table in the network namespace of the calling thread. Run Probe for what to do about an error.
+func New(o Options) (*Table, error) {
+	if o.First == 0 {
+		o.First = DefaultFirst
+	}
+	if o.Last == 0 {
+		o.Last = max(o.First, DefaultLast)
+	}
+	switch {
+	case o.MarkMask == 0:
+		return nil, errors.New("portmap: the mask of the marks is empty")
+	case o.First > o.Last:
+		return nil, fmt.Errorf("portmap: no port lies between %d and %d", o.First, o.Last)
+	case len(o.Ports) == 0 || slices.Contains(o.Ports, 0):
+		return nil, errors.New("portmap: which UDP ports carry L2TP has to be said")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	c, err := dial()
+	if err != nil {
+		return nil, err
+	}
+	if err := create(c, o); err != nil {
+		c.close()
+		return nil, err
+	}
+	return &Table{
+		o: o, log: o.Log, conn: c,
+		mapped: make(map[peer]*mapping), taken: make(map[uint16]bool), bound: make(map[uint16]uint32),
+	}, nil
+}
+
+// patience is for a predecessor that has just been killed: its table goes when the kernel has closed its files.
+const patience = 2 * time.Second
+
+func create(c *conn, o Options) error {
+	msgs := ruleset(tableName, o.MarkMask, o.Ports)
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		err := c.commit("create table", msgs)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EPERM):
+			return err
+		case time.Now().After(end):
+			return fmt.Errorf("portmap: another program has the nftables table \"inet %s\" (nft list ruleset): %w", tableName, err)
+		}
+	}
+}
+
+// Probe asks the kernel whether it would take the table, and changes nothing. The error says what is missing.
+func Probe() error {
+	c, err := dial()
+	if err == nil {
+		defer c.close()
+		err = c.check("try table", ruleset(tableName+"-probe", 1, []uint16{1}))
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+		return fmt.Errorf("run as root or with CAP_NET_ADMIN: %w", err)
+	}
+	return fmt.Errorf("modprobe nf_tables, or a kernel from 5.12 on with CONFIG_NF_TABLES_INET (OpenWrt: kmod-nft-core): %w", err)
+}
+
+// Close removes the table.
+func (t *Table) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn == nil {
+		return nil
+	}
+	err := t.conn.commit("remove table", []message{{kind: unix.NFT_MSG_DELTABLE, body: attr(nil, unix.NFTA_TABLE_NAME, text(tableName))}})
+	err = errors.Join(err, t.conn.close()) // which would remove it too
+	t.conn = nil
+	return err
+}
+
+// Add makes the packets that carry the mark and come from the source port appear to come from the port that it returns,
+// which no other client has, and those sent back to that port leave for the original one. Every Add asks for one Remove;
+// for a mark and port that are mapped it returns the same port again. After an error nothing has changed.
+func (t *Table) Add(mark uint32, source uint16) (uint16, error) {
+	if mark == 0 || mark&^t.o.MarkMask != 0 || source == 0 {
+		return 0, fmt.Errorf("%w under %#x: %#x, port %d", errMark, t.o.MarkMask, mark, source)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := peer{mark, source}
+	if m := t.mapped[p]; m != nil {
+		m.users++
+		return m.port, nil
+	}
+	port, ok := t.free(mark)
+	if !ok {
+		return 0, ErrFull
+	}
+	if err := t.change("map client", unix.NFT_MSG_NEWSETELEM, p, port); err != nil {
+		return 0, err
+	}
+	t.mapped[p], t.taken[port] = &mapping{port: port, users: 1}, true
+	t.log.Debug("client's port mapped", "mark", hex(mark), "source", source, "as", port)
+	return port, nil
+}
+
+// Remove takes one Add back; with the last one the mapping is gone. What is not mapped is no error.
+func (t *Table) Remove(mark uint32, source uint16) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := peer{mark, source}
+	m := t.mapped[p]
+	if m == nil {
+		return nil
+	}
+	if m.users = max(m.users-1, 0); m.users > 0 {
+		return nil
+	}
+	if err := t.change("unmap client", unix.NFT_MSG_DELSETELEM, p, m.port); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err // it is still there, and so is our note of it
+	}
+	delete(t.mapped, p)
+	delete(t.taken, m.port)
+	return nil
+}
+
+// free finds a port that nobody has. A mark's first choice is always the same one: a client that comes back soon, or to a
+// restarted daemon, is likely to be given what it had.
+func (t *Table) free(mark uint32) (uint16, bool) {
+	n := uint32(t.o.Last-t.o.First) + 1
+	first := mark >> bits.TrailingZeros32(t.o.MarkMask) % n
+	if uint32(len(t.taken)) >= n {
+		return 0, false
+	}
+	for i := range n {
+		if port := t.o.First + uint16((first+i)%n); !t.taken[port] {
+			return port, true
+		}
+	}
+	return 0, false
+}
+
+// change adds or deletes both directions of a mapping.
+func (t *Table) change(op string, kind uint16, p peer, port uint16) error {
+	return t.commit(op,
+		element(kind, mapArriving, markPort(p.mark, p.port), port16(port)),
+		element(kind, mapLeaving, markPort(p.mark, port), port16(p.port)))
+}
+
+// Bind lets data messages for a tunnel (L2TPv2, by our id of it) in only with the mark; zero is a tunnel outside of
+// IPsec. Tunnels that are not bound are open to all. Binding twice changes nothing.
+func (t *Table) Bind(mark uint32, tunnel uint16) error {
+	if mark&^t.o.MarkMask != 0 {
+		return fmt.Errorf("%w under %#x: %#x", errMark, t.o.MarkMask, mark)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if have, ok := t.bound[tunnel]; ok {
+		if have != mark {
+			return ErrBound
+		}
+		return nil
+	}
+	if err := t.guard("bind tunnel", unix.NFT_MSG_NEWSETELEM, mark, tunnel); err != nil {
+		return err
+	}
+	t.bound[tunnel] = mark
+	return nil
+}
+
+// Unbind ends Bind. A tunnel that is not bound is no error.
+func (t *Table) Unbind(tunnel uint16) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	mark, ok := t.bound[tunnel]
+	if !ok {
+		return nil
+	}
+	if err := t.guard("unbind tunnel", unix.NFT_MSG_DELSETELEM, mark, tunnel); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	delete(t.bound, tunnel)
+	return nil
+}
+
+func (t *Table) guard(op string, kind uint16, mark uint32, tunnel uint16) error {
+	return t.commit(op,
+		element(kind, setMembers, markPort(mark, tunnel), nil),
+		element(kind, setTunnels, port16(tunnel), nil))
+}
+
+func (t *Table) commit(op string, msgs ...message) error {
+	if t.conn == nil {
+		return errors.New("portmap: closed")
+	}
+	return t.conn.commit(op, msgs)
+}
+
+// hex prints marks as the kernel's tools do.
+type hex uint32
+
+func (h hex) String() string { return fmt.Sprintf("%#x", uint32(h)) }
