@@ -60,16 +60,18 @@ func TestLaneKeepsOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLoop()
 		n := &lane{l: l}
-		var got []int
 		failed := errors.New("failed")
+		var got []int // written by one piece of work after the other, read when all are done
 		var seen error
+		finished := 0
+		done := func(_ time.Time, err error) { seen = errors.Join(seen, err); finished++ }
 		l.done <- func(time.Time) {
-			n.do(func() error { time.Sleep(time.Second); got = append(got, 1); return failed }, func(_ time.Time, err error) { seen = err })
-			n.do(func() error { got = append(got, 2); return nil }, nil)
-			n.do(func() error { got = append(got, 3); return nil }, nil)
+			n.do(func() error { time.Sleep(time.Second); got = append(got, 1); return failed }, done)
+			n.do(func() error { got = append(got, 2); return nil }, done)
+			n.do(func() error { got = append(got, 3); return nil }, done)
 		}
-		l.run(func(time.Time) bool { return len(got) == 3 && !n.running })
-		if got[0] != 1 || got[1] != 2 || got[2] != 3 || seen != failed {
+		l.run(func(time.Time) bool { return finished == 3 })
+		if got[0] != 1 || got[1] != 2 || got[2] != 3 || !errors.Is(seen, failed) || n.running {
 			t.Errorf("order %v, error %v", got, seen)
 		}
 	})
