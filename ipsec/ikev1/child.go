@@ -52,6 +52,7 @@ type child struct {
 	until           time.Time // of the negotiated lifetime
 	confirmed       time.Time
 	poll, hard      timer
+	renew           timer  // when we begin its replacement, where that is up to us
 	packets         uint64 // inbound, when last looked at
 	heard           time.Time
 }
@@ -64,6 +65,7 @@ func (sa *phase1) newChild(now time.Time, in ipsec.SPI, choice phase2Choice, s i
 	}
 	c.poll.fire = c.look
 	c.hard.fire = c.expired
+	c.renew.fire = c.renewDue
 	return c
 }
 
@@ -78,6 +80,9 @@ func (c *child) enter(now time.Time, q *quick) {
 	c.quick, q.child = q, c
 	e.timers.set(&c.hard, now.Add(withGrace(c.choice.lifetime)))
 	e.timers.set(&c.poll, now.Add(pollInterval))
+	if d := c.client.dial; d != nil {
+		e.timers.set(&c.renew, now.Add(d.early(c.choice.lifetime)))
+	}
 }
 
 // newSPI draws an SPI that is free and not reserved.
@@ -131,6 +136,10 @@ func (c *child) installIn() error {
 func (c *child) look(now time.Time) {
 	e := c.client.e
 	switch {
+	case c.state == childActive && c.client.dial != nil: // superseded, retirement over, and ours to clear away
+		c.sayDelete(now)
+		c.remove(now, "superseded")
+		return
 	case c.state == childActive: // superseded, retirement over
 		e.remove(ipsec.SAID{Dir: ipsec.Out, SPI: c.out, Mark: c.client.mark})
 		c.outGone = true
@@ -230,6 +239,7 @@ func (c *child) remove(now time.Time, reason string) {
 	cl.children = slices.DeleteFunc(cl.children, func(x *child) bool { return x == c })
 	e.timers.stop(&c.poll)
 	e.timers.stop(&c.hard)
+	e.timers.stop(&c.renew)
 	if c.quick != nil {
 		c.quick.close()
 	}

@@ -35,6 +35,7 @@ type client struct {
 	since    time.Time
 	touched  time.Time // last authenticated message
 	alive    timer     // NAT keepalives, while we are behind a NAT
+	dial     *dialing  // the server is one that we have called; nil for a client that called us
 }
 
 const (
@@ -133,6 +134,9 @@ func (c *client) adopt(now time.Time, sa *phase1) {
 	if sa.localNAT && sa.natt != nil && c.alive.pos == 0 && c.e.env.Keepalive != nil {
 		c.e.timers.set(&c.alive, now.Add(keepaliveInterval))
 	}
+	if c.dial != nil {
+		c.dial.adopted(now, sa)
+	}
 }
 
 func (c *client) touch(now time.Time) { c.touched = now }
@@ -160,6 +164,8 @@ func (c *client) forget(sa *phase1) {
 	c.phase1s = slices.DeleteFunc(c.phase1s, func(x *phase1) bool { return x == sa })
 	if len(c.children) == 0 {
 		c.settle("phase 1 deleted")
+	} else if c.dial != nil {
+		c.dial.lost("phase 1 deleted")
 	}
 }
 
@@ -174,11 +180,14 @@ func (c *client) newest() *phase1 {
 // settle draws the conclusions when something of the client has gone: without children it is down, and without anything
 // it is forgotten and its mark free.
 func (c *client) settle(reason string) {
-	if len(c.children) > 0 {
+	if len(c.children) > 0 || c.dial != nil && c.dial.lost(reason) {
 		return
 	}
-	if c.up {
+	if c.up || c.dial != nil && !c.dial.told {
 		c.up = false
+		if c.dial != nil {
+			c.dial.told = true
+		}
 		c.e.log.Info("closed", "mark", c.mark, "remote", c.path.Remote, "reason", reason)
 		if f := c.e.env.PeerDown; f != nil {
 			c.e.later(func() { f(c.mark, reason) })
@@ -195,6 +204,9 @@ func (c *client) settle(reason string) {
 
 // drop removes everything of a client without a word to it.
 func (c *client) drop(now time.Time, reason string) {
+	if c.dial != nil {
+		c.dial.stop()
+	}
 	for len(c.children) > 0 {
 		c.children[len(c.children)-1].remove(now, reason)
 	}
@@ -263,7 +275,7 @@ func (sa *phase1) announced(now time.Time) {
 	e, c := sa.e, sa.client
 	key := keyOf(sa.path.Remote, sa.idBody)
 	e.initialContact(now, c, key, true)
-	own := false
+	own := c.dial != nil // the server of a call of ours keeps its mark in any case
 	for i := len(c.children) - 1; i >= 0; i-- {
 		own = own || c.children[i].maker == sa.id
 	}
@@ -312,6 +324,7 @@ func (c *client) makeRoom(now time.Time) bool {
 // cannot be a replay moves the client to where it came from.
 func (sa *phase1) heard(now time.Time, p ipsec.Path, fresh bool) {
 	sa.dpd.failures = 0
+	sa.out = nil // message 3 of aggressive mode has arrived
 	sa.client.touch(now)
 	if fresh && sa.natt != nil && sa.peerNAT && p.Local == sa.path.Local {
 		sa.client.move(now, p.Remote)

@@ -12,5 +12,8 @@
 // Sources: RFC 2407 (IPsec DOI), RFC 2408 (ISAKMP), RFC 2409 (IKE), RFC 3526, 5903 and 8031 (groups), RFC 3706 (dead peer
 // detection), RFC 3947 and its drafts 02 and 03 (NAT traversal), RFC 3193 (L2TP over IPsec), RFC 4109 and 4868 (algorithms).
 //
+// Most peers are clients that call us. A server that we call ourselves (dial.go) is a client object like theirs, with a
+// dialing that keeps it up.
+//
 // Read engine.go first, then main.go and quick.go, which follow the exchanges of RFC 2409 message by message.
 package ikev1

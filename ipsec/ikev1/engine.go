@@ -26,8 +26,11 @@ type Env struct {
 	Offload func(work func() (done func(now time.Time))) bool
 	Log     *slog.Logger
 	// PeerUp reports the first usable child SA of a mark, PeerDown that the last one is gone. Both may call the engine.
+	// A mark that Dial has given ends with exactly one PeerDown, whether it was up or not.
 	PeerUp   func(ClientInfo)
 	PeerDown func(m ipsec.Mark, reason string)
+	// DialFailed tells, just before PeerDown, why a dialed server could not be reached or agreed with.
+	DialFailed func(m ipsec.Mark, err *DialError)
 }
 
 // Engine is an IKEv1 daemon without its sockets. It is not safe for concurrent use.
@@ -38,8 +41,9 @@ type Engine struct {
 
 	routes   []route // every peer's every prefix, the most specific first
 	sas      map[cookies]*phase1
-	firsts   map[firstKey]*phase1 // responder exchanges by where their first message came from
-	halfOpen [2]halfOpenList      // before and after the initiator proved to be reachable
+	firsts   map[firstKey]*phase1      // responder exchanges by where their first message came from
+	ours     map[isakmp.Cookie]*phase1 // those that we began, by our cookie
+	halfOpen [2]halfOpenList           // before and after the initiator proved to be reachable
 	clients  map[ipsec.Mark]*client
 	byKey    map[clientKey]*client
 	children map[ipsec.SPI]*child // by inbound SPI, which we choose
@@ -52,6 +56,7 @@ type Engine struct {
 	calls    []func()
 	calling  bool
 	closed   bool
+	at       time.Time // of the call that is being served
 }
 
 type cookies struct {
@@ -76,6 +81,7 @@ func New(cfg Config, env Env) *Engine {
 		log:      env.Log,
 		sas:      make(map[cookies]*phase1),
 		firsts:   make(map[firstKey]*phase1),
+		ours:     make(map[isakmp.Cookie]*phase1),
 		clients:  make(map[ipsec.Mark]*client),
 		byKey:    make(map[clientKey]*client),
 		children: make(map[ipsec.SPI]*child),
@@ -138,6 +144,7 @@ func (e *Engine) Receive(now time.Time, p ipsec.Path, msg []byte) {
 	if e.closed || !p.Valid() {
 		return
 	}
+	e.at = now
 	e.receive(now, p, msg)
 	e.flush()
 }
@@ -158,6 +165,11 @@ func (e *Engine) receive(now time.Time, p ipsec.Path, msg []byte) {
 		return
 	}
 	m := message{Header: h, path: p, raw: msg}
+	if mine := e.ours[h.Initiator]; mine != nil && (h.Responder.IsZero() || mine.id.responder.IsZero()) {
+		mine.rx++
+		mine.answered(now, &m)
+		return
+	}
 	if h.Responder.IsZero() {
 		switch h.Exchange {
 		case isakmp.Main, isakmp.Aggressive:
@@ -210,12 +222,14 @@ func (e *Engine) Deadline() time.Time { return e.timers.next() }
 
 // Tick does what is due.
 func (e *Engine) Tick(now time.Time) {
+	e.at = now
 	e.timers.run(now)
 	e.flush()
 }
 
 // Event takes what the Backend reports.
 func (e *Engine) Event(now time.Time, ev ipsec.Event) {
+	e.at = now
 	if c := e.childOf(ev.ID); c != nil {
 		switch ev.Kind {
 		case ipsec.EventSoftExpire:
@@ -250,8 +264,9 @@ func (e *Engine) childOf(id ipsec.SAID) *child {
 }
 
 // ClosePeer deletes the child SAs and ISAKMP SAs of a client and tells it so, for instance when its last L2TP tunnel
-// has ended. A mark that is not in use is ignored.
+// has ended; it hangs up where Dial has called. A mark that is not in use is ignored.
 func (e *Engine) ClosePeer(now time.Time, m ipsec.Mark, reason string) {
+	e.at = now
 	if c := e.clients[m]; c != nil {
 		c.goodbye(now, reason)
 	}
@@ -261,6 +276,7 @@ func (e *Engine) ClosePeer(now time.Time, m ipsec.Mark, reason string) {
 // Close says goodbye to every client, and forgets everything. Messages are sent before it returns; the engine ignores
 // whatever comes afterwards.
 func (e *Engine) Close(now time.Time) {
+	e.at = now
 	for _, c := range e.clients {
 		c.goodbye(now, "shutting down")
 	}
@@ -273,9 +289,14 @@ func (e *Engine) Close(now time.Time) {
 
 // Reconfigure replaces the configuration. Clients stay as they are, under the new settings of their peer, unless their
 // peer is gone or has another secret; then they are told goodbye. Half-open exchanges are dropped: clients try again.
+// What Dial has begun goes on as it was begun.
 func (e *Engine) Reconfigure(now time.Time, cfg Config) {
+	e.at = now
 	e.configure(cfg)
 	for _, c := range e.clients {
+		if c.dial != nil { // it brought its peer along
+			continue
+		}
 		p := e.peerNamed(c.peer.Name)
 		if p == nil || !slices.Equal(p.Secret, c.peer.Secret) {
 			c.goodbye(now, "configuration changed")
@@ -288,7 +309,7 @@ func (e *Engine) Reconfigure(now time.Time, cfg Config) {
 		}
 	}
 	for _, sa := range e.sas {
-		if sa.state != stateEstablished {
+		if sa.state != stateEstablished && sa.dial == nil {
 			sa.remove()
 		}
 	}
@@ -314,6 +335,7 @@ func (e *Engine) offload(now time.Time, work func() (done func(now time.Time))) 
 		done := work()
 		return func(now time.Time) {
 			if !e.closed {
+				e.at = now
 				done(now)
 				e.flush()
 			}

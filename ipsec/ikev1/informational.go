@@ -16,6 +16,10 @@ func beUint32(b []byte) uint32 { return binary.BigEndian.Uint32(b) }
 // been verified, and what comes in the clear never counts: anybody can send that.
 func (sa *phase1) receiveInformational(now time.Time, m *message) {
 	e := sa.e
+	if sa.dial != nil && sa.state != stateEstablished {
+		sa.answered(now, m)
+		return
+	}
 	if !m.encrypted() || sa.state != stateEstablished {
 		e.drop(DropUnauth, m.path, "state", sa.state)
 		return
@@ -65,6 +69,9 @@ func (sa *phase1) notified(now time.Time, body []byte, p ipsec.Path) {
 		sa.probeAnswered(now, n, p)
 	case n.Type.IsError():
 		e.log.Info("peer reports an error", "remote", p.Remote, "mark", sa.client.mark, "notify", n.Type)
+		if q := sa.refusedQuick(n.SPI); q != nil {
+			q.refused(now, n.Type)
+		}
 	default:
 		e.log.Debug("notification", "remote", p.Remote, "notify", n.Type)
 	}
@@ -93,13 +100,13 @@ func (sa *phase1) deleted(now time.Time, body []byte, p ipsec.Path) {
 func (sa *phase1) deletedChild(now time.Time, spi ipsec.SPI) {
 	for _, c := range sa.client.children {
 		if c.out == spi {
-			c.remove(now, "deleted by the client")
+			c.remove(now, "deleted by the peer")
 			return
 		}
 	}
 	for _, c := range sa.client.children {
 		if c.in == spi {
-			c.remove(now, "deleted by the client")
+			c.remove(now, "deleted by the peer")
 			return
 		}
 	}
@@ -110,7 +117,7 @@ func (sa *phase1) deletedChild(now time.Time, spi ipsec.SPI) {
 func (sa *phase1) deletedPhase1(now time.Time, spi []byte) {
 	for _, x := range sa.client.phase1s {
 		if bytes.Equal(spi, append(x.id.initiator[:], x.id.responder[:]...)) {
-			x.e.log.Debug("phase 1 deleted by the client", "remote", x.path.Remote, "mark", x.client.mark)
+			x.e.log.Debug("phase 1 deleted by the peer", "remote", x.path.Remote, "mark", x.client.mark)
 			x.remove()
 			return
 		}
@@ -140,6 +147,7 @@ func (sa *phase1) inform(p ...isakmp.Payload) {
 		sa.e.log.Error("no random numbers", "error", err)
 		return
 	}
+	sa.seen.add(mid) // or it could be reflected to us
 	msg, _ := sa.hashed(isakmp.Informational, mid, sa.exchangeIV(mid), p, func(rest []byte) []byte { return sa.keys.hash1(mid, rest) })
 	sa.send(sa.path, msg)
 }

@@ -50,10 +50,16 @@ func (sa *phase1) receivePhase1(now time.Time, m *message) {
 			sa.e.drop(DropDuplicate, m.path)
 			return
 		}
+		if sa.dial != nil {
+			sa.send(sa.path, answer) // the question may have come before the float
+			return
+		}
 		sa.send(m.path, answer)
 		return
 	}
 	switch {
+	case sa.dial != nil:
+		sa.answeredPhase1(now, m)
 	case sa.state == stateSA:
 		sa.mainThird(now, m)
 	case sa.state == stateKE && sa.aggressive:
@@ -252,7 +258,9 @@ func (sa *phase1) established(now time.Time, p ipsec.Path, contact bool) {
 	sa.since = now
 	sa.ni, sa.nr, sa.gi, sa.gr, sa.saBody = nil, nil, nil, nil, nil
 	sa.quicks = make(map[uint32]*quick)
-	if !e.attach(now, sa, contact) {
+	if sa.dial != nil {
+		sa.dial.attach(now, sa)
+	} else if !e.attach(now, sa, contact) {
 		sa.sayDelete(now)
 		sa.remove()
 		return
@@ -262,7 +270,7 @@ func (sa *phase1) established(now time.Time, p ipsec.Path, contact bool) {
 	}
 	sa.armDPD(now)
 	e.log.Info("phase 1 up", "remote", p.Remote, "peer", sa.peer.Name, "identity", identity(sa.idBody), "client", sa.vendors.software(),
-		"proposal", sa.chosen, "nat", sa.natSides(), "mark", sa.client.mark)
+		"proposal", sa.chosen, "nat", sa.natSides(), "mark", sa.client.mark, "role", sa.role())
 }
 
 // lifetime is the initiator's, but no longer than the profile allows.

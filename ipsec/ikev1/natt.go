@@ -81,13 +81,17 @@ func (sa *phase1) floated() bool {
 	return sa.natt != nil && (port == 4500 || port != sa.arrival)
 }
 
-// natOriginal are the NAT-OA payloads of our answer in quick mode. They go only to peers that sent some: RFC 3947
-// section 5.2 has two, the initiator's and the responder's address as the sender sees them; the drafts have one, the
-// sender's.
-func (sa *phase1) natOriginal() []isakmp.Payload {
+// natOriginal are our NAT-OA payloads in quick mode. As answer they go only to peers that sent some: RFC 3947 section 5.2
+// has two, the address of the quick mode's initiator and then the responder's, as the sender sees them; the drafts have
+// one, the sender's.
+func (sa *phase1) natOriginal(initiator bool) []isakmp.Payload {
 	local := isakmp.Payload{Type: sa.natt.OA, Body: isakmp.AppendNATOA(nil, sa.path.Local.Addr())}
 	if sa.natt.OA != isakmp.PayloadNATOA {
 		return []isakmp.Payload{local}
 	}
-	return []isakmp.Payload{{Type: sa.natt.OA, Body: isakmp.AppendNATOA(nil, sa.path.Remote.Addr())}, local}
+	remote := isakmp.Payload{Type: sa.natt.OA, Body: isakmp.AppendNATOA(nil, sa.path.Remote.Addr())}
+	if initiator {
+		return []isakmp.Payload{local, remote}
+	}
+	return []isakmp.Payload{remote, local}
 }

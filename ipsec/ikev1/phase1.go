@@ -15,14 +15,15 @@ import (
 type state uint8
 
 const (
-	stateSA          state = iota // main: message 2 is out, waiting for 3
+	stateSA          state = iota // main: message 2 is out, waiting for 3; as initiator: message 1 is out
 	stateComputing                // Diffie-Hellman is running
-	stateKE                       // main: message 4 is out, waiting for 5; aggressive: 2 is out, waiting for 3
+	stateKE                       // main: message 4 (as initiator: 3) is out; aggressive: 2 is out, waiting for 3
+	stateAuth                     // as initiator of main mode: message 5 is out, waiting for 6
 	stateEstablished              // both sides authenticated
 	stateDead                     // forgotten by the engine; late callbacks must leave it alone
 )
 
-var stateNames = [...]string{"sa-sent", "computing", "ke-sent", "established", "dead"}
+var stateNames = [...]string{"sa-sent", "computing", "ke-sent", "auth-sent", "established", "dead"}
 
 func (s state) String() string { return stateNames[s] }
 
@@ -43,6 +44,17 @@ type phase1 struct {
 	natt       *isakmp.NATT // dialect of NAT traversal, nil for none
 	// localNAT and peerNAT say which side's address or port was changed on the way.
 	localNAT, peerNAT bool
+
+	// What only the initiator has.
+	dial    *dialing          // whom we call, nil for a responder
+	offer   []phase1Choice    // what we have proposed
+	key     *dhKey            // our private value, until the secret is there
+	out     []byte            // our last message, while nothing shows that it has arrived
+	retry   timer             // when that is sent again
+	tries   int               // how often it has been
+	refused isakmp.NotifyType // an error that came in the clear, not to be believed at once
+	doubt   bool              // something came that did not verify
+	renew   timer             // established: when to begin its successor; superseded: when to delete it
 
 	ni, nr, gi, gr []byte
 	secret         []byte // g^xy, until the keys are made
@@ -140,6 +152,9 @@ func (e *Engine) first(now time.Time, m *message) {
 		return
 	}
 	peer := e.peerFor(m.path.Remote.Addr(), m.Exchange == isakmp.Aggressive)
+	if dialed := e.dialedPeer(m.path.Remote, m.Exchange == isakmp.Aggressive); dialed != nil {
+		peer = dialed // a server that renews phase 1 towards its client
+	}
 	if peer == nil {
 		e.drop(DropNoPeer, m.path)
 		return
@@ -235,6 +250,12 @@ func (sa *phase1) remove() {
 	}
 	sa.state = stateDead
 	delete(e.sas, sa.id)
+	if e.ours[sa.id.initiator] == sa {
+		delete(e.ours, sa.id.initiator)
+	}
+	if sa.dial != nil && sa.dial.trying == sa {
+		sa.dial.trying = nil
+	}
 	if e.firsts[sa.first] == sa {
 		delete(e.firsts, sa.first)
 	}
@@ -243,6 +264,8 @@ func (sa *phase1) remove() {
 	}
 	e.timers.stop(&sa.expiry)
 	e.timers.stop(&sa.dpd.timer)
+	e.timers.stop(&sa.retry)
+	e.timers.stop(&sa.renew)
 	for _, q := range sa.quicks {
 		e.timers.stop(&q.timer)
 	}

@@ -244,9 +244,19 @@ func (sa *phase1) selects(o *quickOffer) bool {
 		var ok1, ok2 bool
 		s.RemotePort, ok1 = udpPort(o.ids[0])
 		s.LocalPort, ok2 = udpPort(o.ids[1])
-		if !ok1 || !ok2 || s.LocalPort != 0 && !slices.Contains(sa.e.cfg.Ports, s.LocalPort) {
+		if !ok1 || !ok2 {
 			return false
 		}
+		if d := sa.client.dial; d != nil {
+			o.selector = s
+			return d.covers(&o.selector)
+		}
+		if s.LocalPort != 0 && !slices.Contains(sa.e.cfg.Ports, s.LocalPort) {
+			return false
+		}
+	} else if d := sa.client.dial; d != nil {
+		o.selector = s
+		return d.covers(&o.selector)
 	}
 	o.selector = s
 	return true
@@ -299,7 +309,7 @@ func (q *quick) answer(now time.Time, question []byte, o *quickOffer, choice pha
 		payloads = append(payloads, isakmp.Payload{Type: isakmp.PayloadID, Body: id})
 	}
 	if len(o.oa) > 0 {
-		payloads = append(payloads, sa.natOriginal()...)
+		payloads = append(payloads, sa.natOriginal(false)...)
 	}
 	msg, next := sa.hashed(isakmp.Quick, q.mid, q.iv, payloads, func(rest []byte) []byte { return sa.keys.hash2(q.mid, q.ni, rest) })
 	q.iv = next
@@ -330,11 +340,21 @@ func (q *quick) third(now time.Time, m *message) {
 // due sends our message again, or gives up.
 func (q *quick) due(now time.Time) {
 	sa := q.sa
-	if q.state == quickDone || q.child == nil && q.start == nil {
+	if q.state == quickDone {
+		q.done(now)
+		return
+	}
+	if q.state == quickComputing || q.child == nil && q.start == nil {
 		q.close()
+		if q.start != nil {
+			q.failed(now, DialBackend, "the workers did not answer")
+		}
 		return
 	}
 	if q.tries++; q.tries < len(quickRetries) {
+		if sa.aggressive && sa.out != nil {
+			sa.send(sa.path, sa.out) // the server may not know us yet
+		}
 		sa.send(sa.path, q.reply.answer)
 		sa.e.timers.set(&q.timer, now.Add(quickRetries[q.tries]))
 		return
@@ -343,6 +363,8 @@ func (q *quick) due(now time.Time) {
 	if q.child != nil {
 		sa.e.log.Info("quick mode not finished by the client", "remote", sa.path.Remote, "mark", sa.client.mark)
 		q.child.remove(now, "quick mode not finished")
+	} else if q.start != nil {
+		q.failed(now, DialSilence, "no answer")
 	}
 }
 

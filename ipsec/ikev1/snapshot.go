@@ -19,13 +19,16 @@ type ClientInfo struct {
 	Software      string     // what its vendor ids give away, may be empty
 	Phase1        string     // "aes-256/sha1/ecp384"
 	Suite         ipsec.Suite
-	UDP           bool // ESP is encapsulated
+	UDP           bool   // ESP is encapsulated
+	Dialed        bool   // it is a server that we have called
+	LocalPort     uint16 // UDP port on our side that the SAs carry; 0 any. A dialed server may have narrowed it
 }
 
 func (c *client) info(ch *child) ClientInfo {
 	i := ClientInfo{
 		Mark: c.mark, Local: c.path.Local, Remote: c.path.Remote, Identity: identity(c.idBody), Peer: c.peer.Name,
 		Software: c.software, Suite: ch.choice.suite, UDP: ch.choice.udp(),
+		Dialed: c.dial != nil, LocalPort: ch.selector.LocalPort,
 	}
 	if len(ch.private) > 0 {
 		i.Private = ch.private[0]
@@ -48,6 +51,7 @@ type Snapshot struct {
 // PeerSnapshot is one ISAKMP SA.
 type PeerSnapshot struct {
 	State              string
+	Role               string // of ours: "initiator" or "responder"
 	Initiator          string // cookies, hexadecimal
 	Responder          string
 	Local, Remote      netip.AddrPort
@@ -120,16 +124,27 @@ func (e *Engine) Snapshot(now time.Time) Snapshot {
 
 func (sa *phase1) snapshot(now time.Time) PeerSnapshot {
 	p := PeerSnapshot{
-		State: sa.state.String(), Initiator: sa.id.initiator.String(), Responder: sa.id.responder.String(),
+		State: sa.state.String(), Role: sa.role(), Initiator: sa.id.initiator.String(), Responder: sa.id.responder.String(),
 		Local: sa.path.Local, Remote: sa.path.Remote, Peer: sa.peer.Name, Software: sa.vendors.software(), Aggressive: sa.aggressive,
 		Cipher: sa.chosen.cipher, Hash: sa.chosen.hash, Group: sa.chosen.group, NATT: sa.natSides(), DPD: sa.vendors.dpd,
 		Since: sa.since, Expires: sa.expiry.at, RxMessages: sa.rx, TxMessages: sa.tx, DPDFailures: sa.dpd.failures,
 		RemainingLifetime: sa.expiry.at.Sub(now), NegotiatedLifetime: sa.lifetime(),
 	}
+	if sa.dial != nil {
+		p.Mark = sa.dial.client.mark
+	}
 	if c := sa.client; c != nil {
 		p.Mark, p.Children, p.LastHeard, p.Identity = c.mark, len(c.children), c.lastHeard(now), identity(sa.idBody)
 	}
 	return p
+}
+
+// role is ours in phase 1.
+func (sa *phase1) role() string {
+	if sa.dial != nil {
+		return "initiator"
+	}
+	return "responder"
 }
 
 func (c *child) snapshot(now time.Time, d ipsec.Direction) SASnapshot {
