@@ -24,7 +24,7 @@ func (d *daemon) apply(now time.Time, cfg *config.Config) {
 		log.Error("log settings not changed", "error", err)
 	}
 	if d.ike != nil && !reflect.DeepEqual(old.IPsec, cfg.IPsec) {
-		d.ike.Reconfigure(now, cfg.IPsec)
+		d.ike.Reconfigure(now, d.ikeConfig(cfg))
 	}
 	if !reflect.DeepEqual(old.Server.L2TP, cfg.Server.L2TP) {
 		d.l2tp.Reconfigure(now, cfg.Server.L2TP)

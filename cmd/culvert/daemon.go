@@ -11,8 +11,11 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"culvert/cmd/culvert/internal/config"
 	"culvert/cmd/culvert/internal/control"
@@ -42,11 +45,11 @@ type daemon struct {
 	loop *loop
 	dh   *workers // Diffie-Hellman, beside the loop
 
-	natt *natt.Conns   // UDP 500 and 4500                   nil without IPsec
-	xfrm *xfrm.Backend // ESP in the kernel                  nil without IPsec
-	ike  *ikev1.Engine // who may have an SA                 nil without IPsec
-
-	portmap *portmap.Table // tells clients behind one NAT apart; nil without IPsec or nf_tables
+	natt    *natt.Conns    // UDP 500 and 4500; like the next three, nil without IPsec
+	xfrm    *xfrm.Backend  // ESP in the kernel
+	portmap *portmap.Table // tells clients behind one NAT apart; nil also without nf_tables
+	ike     *ikev1.Engine  // who may have an SA
+	suites  []ipsec.Suite  // what the kernel's ESP can do
 
 	socks []*sock.Socket    // UDP 1701, control messages
 	plane *l2tpkernel.Plane // data messages, in the kernel
@@ -96,18 +99,18 @@ func runDaemon(ctx context.Context, c *invocation) int {
 	for _, w := range cfg.Warnings {
 		log.Warn(w.String())
 	}
-	defer d.closePortmap() // after what it serves
-	defer d.release()
-	if err := d.open(); err != nil {
-		log.Error("not started", "error", err)
-		return exitFailed
-	}
+	// The console's socket comes first: it is what keeps a second daemon from touching anything of the first one's.
 	server, err := control.Listen(c.socket, d.console(), d.logger("console"))
 	if err != nil {
 		log.Error("not started", "error", err)
 		return exitFailed
 	}
 	defer server.Close()
+	defer d.release()
+	if err := d.open(); err != nil {
+		log.Error("not started", "error", err)
+		return exitFailed
+	}
 	go server.Serve(workCtx)
 
 	hup := make(chan os.Signal, 1)
@@ -124,7 +127,7 @@ func runDaemon(ctx context.Context, c *invocation) int {
 			}
 		}
 	}()
-	log.Info("started", "version", version, "data-path", d.dataPath(), "use-ipsec", d.ike != nil)
+	log.Info("started", "version", buildVersion(), "data-path", d.dataPath(), "use-ipsec", d.ike != nil)
 	d.loop.add(d)
 	d.loop.add(reaper{d})
 	d.loop.run(d.stopped)
@@ -163,14 +166,15 @@ func (d *daemon) openIPsec() (err error) {
 	}
 	if d.xfrm, err = xfrm.New(xfrm.Options{
 		Log:      log,
-		MarkMask: d.cfg.IPsec.MarkMask,
+		MarkMask: d.markMask(),
 		Ports:    d.ports(),
 		Require:  d.cfg.Server.UseIPsec == l2tp.ProtectionRequired,
 	}); err != nil {
 		return err
 	}
 	d.openPortmap(log)
-	d.ike = ikev1.New(d.cfg.IPsec, ikev1.Env{
+	d.suites = d.xfrm.Suites()
+	d.ike = ikev1.New(d.ikeConfig(d.cfg), ikev1.Env{
 		Backend:   d.ipsecBackend(),
 		Send:      func(p ipsec.Path, msg []byte) { d.natt.Send(p, msg) },
 		Keepalive: func(p ipsec.Path) { d.natt.Keepalive(p) },
@@ -191,6 +195,34 @@ func (d *daemon) openIPsec() (err error) {
 	return nil
 }
 
+// ikeConfig is the key exchange's configuration without the suites that this kernel lacks: agreeing on one of those would
+// end in an SA that cannot be made.
+func (d *daemon) ikeConfig(cfg *config.Config) ikev1.Config {
+	ike := cfg.IPsec
+	ike.Peers = slices.Clone(ike.Peers)
+	for i := range ike.Peers {
+		p := &ike.Peers[i]
+		var can, cannot []ipsec.Suite
+		for _, s := range p.Proposal.Suites {
+			if slices.ContainsFunc(d.suites, func(k ipsec.Suite) bool { return sameAlgorithms(k, s) }) {
+				can = append(can, s)
+			} else {
+				cannot = append(cannot, s)
+			}
+		}
+		p.Proposal.Suites = can
+		if len(cannot) > 0 {
+			d.logger("ipsec").Warn("the kernel lacks suites of the proposal: load the modules of their algorithms", "peer", p.Name, "without", cannot)
+		}
+	}
+	return ike
+}
+
+// sameAlgorithms compares all but the length that an integrity check value is cut to.
+func sameAlgorithms(a, b ipsec.Suite) bool {
+	return a.Cipher == b.Cipher && a.KeyBits == b.KeyBits && a.Integrity == b.Integrity
+}
+
 // offload runs Diffie-Hellman on a worker and its result on the loop.
 func (d *daemon) offload(work func() (done func(now time.Time))) bool {
 	return d.dh.submit(func() { d.loop.post(work()) })
@@ -200,7 +232,9 @@ func (d *daemon) offload(work func() (done func(now time.Time))) bool {
 // (tap 2); data messages stay in the kernel.
 func (d *daemon) openL2TP() (err error) {
 	log := d.logger("l2tp")
+	mask := l2tp.Via(d.markMask())
 	receive := func(p l2tp.Peer, msg []byte) {
+		p.Via &= mask // other bits of the mark are other programs'
 		msg = append([]byte(nil), msg...)
 		d.loop.offer(func(now time.Time) { d.l2tp.Receive(now, p, msg) })
 	}
@@ -217,6 +251,10 @@ func (d *daemon) openL2TP() (err error) {
 	d.loop.add(d.l2tp)
 	for _, addr := range d.cfg.Server.Listen {
 		s, err := sock.Open(sock.Options{Listen: addr, Reuse: true, Marks: true, Control: d.expose})
+		if errors.Is(err, unix.EAFNOSUPPORT) && addr.Addr() == netip.IPv6Unspecified() {
+			log.Info("the kernel has no IPv6, L2TP listens on IPv4 alone")
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -225,7 +263,7 @@ func (d *daemon) openL2TP() (err error) {
 			return errors.New("this kernel does not tell by which SA a datagram came (SO_RCVMARK): Linux 5.19 or later is needed for use-ipsec")
 		}
 		go s.Serve(func(dg sock.Datagram, msg []byte) {
-			receive(l2tp.Peer{Local: dg.Local, Remote: dg.Remote, Via: l2tp.Via(dg.Mark & d.markMask())}, msg)
+			receive(l2tp.Peer{Local: dg.Local, Remote: dg.Remote, Via: l2tp.Via(dg.Mark)}, msg)
 		})
 	}
 	return nil
@@ -289,7 +327,12 @@ func (d *daemon) probe() error {
 	}
 	errs := []error{l2tpkernel.Probe(), pppkernel.Probe()}
 	if d.cfg.Server.UseIPsec != l2tp.ProtectionNone {
-		errs = append(errs, xfrm.Probe())
+		err := xfrm.Probe()
+		if lacks := new(xfrm.ProbeError); errors.As(err, &lacks) && !lacks.Fatal() {
+			d.logger("ipsec").Warn("the kernel's IPsec is not complete", "error", err)
+			err = nil
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -122,16 +123,19 @@ func usage(w io.Writer) {
 }
 
 func runVersion(_ context.Context, c *invocation) int {
-	v := version
-	if info, ok := debug.ReadBuildInfo(); ok {
-		if v == "" {
-			v = info.Main.Version
-		}
-		fmt.Fprintf(c.stdout, "culvert %s %s\n", v, info.GoVersion)
-		return exitDone
-	}
-	fmt.Fprintf(c.stdout, "culvert %s\n", v)
+	fmt.Fprintf(c.stdout, "culvert %s %s %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return exitDone
+}
+
+// buildVersion is what the linker was told, or what the module's build says about itself.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
 }
 
 // runCheck prints every problem, warnings too; only errors make it fail.

@@ -239,7 +239,7 @@ func (s source) Resource() console.Resource {
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
 	r := console.Resource{
-		Uptime: console.Span(time.Since(s.d.started)), Version: version, ProcessHeap: mem.Sys, CPUCount: runtime.NumCPU(),
+		Uptime: console.Span(time.Since(s.d.started)), Version: buildVersion(), ProcessHeap: mem.Sys, CPUCount: runtime.NumCPU(),
 		Architecture: runtime.GOARCH, Platform: "culvert", DataPath: s.d.dataPath(), CryptoEngine: "kernel", LogDropped: s.d.logs.Dropped(),
 	}
 	var info unix.Sysinfo_t

@@ -91,6 +91,7 @@ func (d *daemon) release() {
 			d.logger("ipsec").Warn("SAs or policies left in the kernel", "error", err)
 		}
 	}
+	d.closePortmap() // after the SAs that it serves
 	if d.natt != nil {
 		d.natt.Close()
 	}

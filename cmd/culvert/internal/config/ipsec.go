@@ -162,7 +162,11 @@ func (r *reader) ipsec(root *table, c *Config) {
 		list = append(list, p)
 	})
 	if dynamic && !slices.ContainsFunc(list, func(p ikev1.Peer) bool { return p.Name == DynamicPeer }) {
-		list = append(list, ikev1.Peer{Name: DynamicPeer, Remote: everywhere(), Secret: ipsec.Secret(secret), Exchange: ikev1.MainL2TP,
+		remote := c.Server.L2TP.Allowed // allowed-address: who may not knock gets no answer from IKE either
+		if len(remote) == 0 {
+			remote = everywhere()
+		}
+		list = append(list, ikev1.Peer{Name: DynamicPeer, Remote: remote, Secret: ipsec.Secret(secret), Exchange: ikev1.MainL2TP,
 			Profile: profiles["default"], Proposal: proposals["default"], SendInitialContact: true})
 	}
 	for name := range secrets {
