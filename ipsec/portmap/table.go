@@ -37,11 +37,18 @@ type Table struct {
 	o    Options
 	log  *slog.Logger
 	mu   sync.Mutex // guards what follows
-	conn *conn
+	conn kernel     // nil when closed
 
 	mapped map[peer]*mapping
 	taken  map[uint16]bool
 	bound  map[uint16]uint32 // the mark of each tunnel
+}
+
+// kernel is what a Table wants of nf_tables.
+type kernel interface {
+	// commit makes all the changes or none. What is to be added and exists, or to be deleted and does not, is an error.
+	commit(op string, msgs []message) error
+	close() error
 }
 
 // peer is what a client's packets come with: its mark and its own source port.
@@ -65,22 +72,9 @@ var (
 
 // New makes the table in the network namespace of the calling thread. Run Probe for what to do about an error.
 func New(o Options) (*Table, error) {
-	if o.First == 0 {
-		o.First = DefaultFirst
-	}
-	if o.Last == 0 {
-		o.Last = max(o.First, DefaultLast)
-	}
-	switch {
-	case o.MarkMask == 0:
-		return nil, errors.New("portmap: the mask of the marks is empty")
-	case o.First > o.Last:
-		return nil, fmt.Errorf("portmap: no port lies between %d and %d", o.First, o.Last)
-	case len(o.Ports) == 0 || slices.Contains(o.Ports, 0):
-		return nil, errors.New("portmap: which UDP ports carry L2TP has to be said")
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
+	o, err := o.complete()
+	if err != nil {
+		return nil, err
 	}
 	c, err := dial()
 	if err != nil {
@@ -90,10 +84,36 @@ func New(o Options) (*Table, error) {
 		c.close()
 		return nil, err
 	}
+	return newTable(o, c), nil
+}
+
+func newTable(o Options, k kernel) *Table {
 	return &Table{
-		o: o, log: o.Log, conn: c,
+		o: o, log: o.Log, conn: k,
 		mapped: make(map[peer]*mapping), taken: make(map[uint16]bool), bound: make(map[uint16]uint32),
-	}, nil
+	}
+}
+
+// complete fills in the defaults.
+func (o Options) complete() (Options, error) {
+	if o.First == 0 {
+		o.First = DefaultFirst
+	}
+	if o.Last == 0 {
+		o.Last = max(o.First, DefaultLast)
+	}
+	switch {
+	case o.MarkMask == 0:
+		return o, errors.New("portmap: the mask of the marks is empty")
+	case o.First > o.Last:
+		return o, fmt.Errorf("portmap: no port lies between %d and %d", o.First, o.Last)
+	case len(o.Ports) == 0 || slices.Contains(o.Ports, 0):
+		return o, errors.New("portmap: which UDP ports carry L2TP has to be said")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o, nil
 }
 
 // patience is for a predecessor that has just been killed: its table goes when the kernel has closed its files.
@@ -165,7 +185,7 @@ func (t *Table) Add(mark uint32, source uint16) (uint16, error) {
 		return 0, err
 	}
 	t.mapped[p], t.taken[port] = &mapping{port: port, users: 1}, true
-	t.log.Debug("client's port mapped", "mark", hex(mark), "source", source, "as", port)
+	t.log.Debug("client's port mapped", "mark", hexMark(mark), "source", source, "as", port)
 	return port, nil
 }
 
@@ -261,7 +281,7 @@ func (t *Table) commit(op string, msgs ...message) error {
 	return t.conn.commit(op, msgs)
 }
 
-// hex prints marks as the kernel's tools do.
-type hex uint32
+// hexMark prints marks as the kernel's tools do.
+type hexMark uint32
 
-func (h hex) String() string { return fmt.Sprintf("%#x", uint32(h)) }
+func (h hexMark) String() string { return fmt.Sprintf("%#x", uint32(h)) }
