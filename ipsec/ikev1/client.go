@@ -210,6 +210,7 @@ func (c *client) drop(now time.Time, reason string) {
 	for len(c.children) > 0 {
 		c.children[len(c.children)-1].remove(now, reason)
 	}
+	c.settle(reason) // for this reason, and not because phase 1 goes too
 	for len(c.phase1s) > 0 {
 		c.phase1s[len(c.phase1s)-1].remove()
 	}

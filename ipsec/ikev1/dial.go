@@ -262,6 +262,11 @@ func (d *dialing) again(now time.Time) {
 	d.client.e.timers.set(&d.timer, now.Add(d.client.e.jitter(d.wait)))
 }
 
+// soon arranges for another attempt where nothing but a busy worker was in the way.
+func (d *dialing) soon(now time.Time) {
+	d.client.e.timers.set(&d.timer, now.Add(d.client.e.jitter(mendDelay)))
+}
+
 // attach gives an ISAKMP SA that has come up to its client.
 func (d *dialing) attach(now time.Time, sa *phase1) {
 	c, e := d.client, d.client.e
@@ -389,7 +394,9 @@ func (d *dialing) resume(now time.Time) {
 	case sa == nil || sa.renew.pos == 0: // gone, or overdue
 		d.begin(now)
 	case len(c.children) == 0 && !d.negotiating():
-		if err := sa.quickStart(now, nil); err != nil {
+		if err := sa.quickStart(now, nil); errors.Is(err, errBusy) {
+			d.soon(now)
+		} else if err != nil {
 			c.e.log.Error("no quick mode", "mark", c.mark, "error", err)
 			d.again(now)
 		}

@@ -131,7 +131,7 @@ func (d *dialing) quickFailed(now time.Time, q *quick, cause DialCause, detail s
 			case err == nil:
 				return
 			case errors.Is(err, errBusy):
-				d.again(now)
+				d.soon(now)
 				return
 			}
 		}

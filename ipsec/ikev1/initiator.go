@@ -318,6 +318,10 @@ func (sa *phase1) answeredKE(now time.Time, m *message) {
 		e.drop(DropPayload, m.path, "problem", "message 4 needs one KE of the group's length and one nonce of 8 to 256 octets")
 		return
 	}
+	if bytes.Equal(ke, sa.gi) {
+		e.drop(DropKE, m.path, "problem", "our own message, reflected")
+		return
+	}
 	question := bytes.Clone(m.raw)
 	ke, nr = bytes.Clone(ke), bytes.Clone(nr)
 	v := sa.vendors
@@ -430,7 +434,7 @@ func (sa *phase1) aggressiveCall(now time.Time) {
 	}) {
 		e.drops[DropBusy]++
 		sa.remove()
-		sa.dial.again(now)
+		sa.dial.soon(now)
 	}
 }
 
