@@ -136,6 +136,9 @@ func (c *child) installIn() error {
 func (c *child) look(now time.Time) {
 	e := c.client.e
 	switch {
+	case c.state == childActive && c.preferred(now): // both sides may have made a successor, and each uses another one
+		e.timers.set(&c.poll, now.Add(retirement))
+		return
 	case c.state == childActive && c.client.dial != nil: // superseded, retirement over, and ours to clear away
 		c.sayDelete(now)
 		c.remove(now, "superseded")
@@ -158,6 +161,22 @@ func (c *child) look(now time.Time) {
 		return
 	}
 	e.timers.set(&c.poll, now.Add(pollInterval))
+}
+
+// preferred says that the peer goes on sending through a superseded pair, and not through any of its successors: what it
+// sends would be lost until it hears that the pair is gone, and should it delete the successor, this is what is left.
+func (c *child) preferred(now time.Time) bool {
+	c.traffic(now)
+	if now.Sub(c.heard) > retirement {
+		return false
+	}
+	for _, o := range c.client.children {
+		o.traffic(now)
+		if o != c && o.state == childActive && !o.outGone && o.poll.pos == 0 && !o.heard.Before(c.heard) {
+			return false
+		}
+	}
+	return true
 }
 
 // traffic says whether the inbound SA has carried packets since it was last asked, and notes when.
