@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"syscall"
@@ -62,6 +63,7 @@ type daemon struct {
 	sessions    map[sessionKey]*session
 	lastSession uint32 // number of the newest session, for the console
 
+	estate   *estate
 	stopping stopping
 }
 
@@ -112,6 +114,9 @@ func runDaemon(ctx context.Context, c *invocation) int {
 		return exitFailed
 	}
 	go server.Serve(workCtx)
+	d.estate = newEstate(d, filepath.Join(filepath.Dir(c.socket), "farewell"))
+	d.estate.execute(time.Now())
+	d.loop.add(d.estate)
 
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
@@ -131,6 +136,7 @@ func runDaemon(ctx context.Context, c *invocation) int {
 	d.loop.add(d)
 	d.loop.add(reaper{d})
 	d.loop.run(d.stopped)
+	d.estate.remove()
 	log.Info("stopped")
 	return exitDone
 }

@@ -21,6 +21,7 @@ type loop struct {
 	// dropped counts datagrams that arrived faster than the loop could take them.
 	dropped atomic.Uint64
 	beats   atomic.Uint64 // turns made, for a watchdog
+	inputs  uint64        // closures run; unlike turns they do not come from deadlines alone
 }
 
 // inboxSize bounds what a flood can queue: 256 datagrams of an MTU each are 400 KB at the worst.
@@ -86,13 +87,18 @@ func (l *loop) run(until func(now time.Time) bool) {
 		timer.Reset(wait)
 		select {
 		case f := <-l.done:
-			f(time.Now())
+			l.take(f)
 		case f := <-l.net:
-			f(time.Now())
+			l.take(f)
 		case <-timer.C:
 		}
 		l.drain()
 	}
+}
+
+func (l *loop) take(f func(now time.Time)) {
+	l.inputs++
+	f(time.Now())
 }
 
 // drain takes what has queued up meanwhile, so that deadlines are looked at once a batch and not once a datagram.
@@ -101,13 +107,13 @@ func (l *loop) drain() {
 	for range inboxSize {
 		select {
 		case f := <-l.done:
-			f(time.Now())
+			l.take(f)
 			continue
 		default:
 		}
 		select {
 		case f := <-l.net:
-			f(time.Now())
+			l.take(f)
 		default:
 			return
 		}

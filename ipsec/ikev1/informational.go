@@ -142,14 +142,21 @@ func (sa *phase1) inform(p ...isakmp.Payload) {
 	if sa.state != stateEstablished {
 		return
 	}
+	if msg, mid := sa.prepared(p...); msg != nil {
+		sa.seen.add(mid) // or it could be reflected to us
+		sa.send(sa.path, msg)
+	}
+}
+
+// prepared makes an authenticated informational message; nil without random numbers.
+func (sa *phase1) prepared(p ...isakmp.Payload) (msg []byte, mid uint32) {
 	mid, err := sa.newMessageID()
 	if err != nil {
 		sa.e.log.Error("no random numbers", "error", err)
-		return
+		return nil, 0
 	}
-	sa.seen.add(mid) // or it could be reflected to us
-	msg, _ := sa.hashed(isakmp.Informational, mid, sa.exchangeIV(mid), p, func(rest []byte) []byte { return sa.keys.hash1(mid, rest) })
-	sa.send(sa.path, msg)
+	msg, _ = sa.hashed(isakmp.Informational, mid, sa.exchangeIV(mid), p, func(rest []byte) []byte { return sa.keys.hash1(mid, rest) })
+	return msg, mid
 }
 
 // newMessageID draws a message id that this ISAKMP SA has not used.
@@ -173,9 +180,12 @@ func (sa *phase1) refuse(now time.Time, t isakmp.NotifyType, proto isakmp.Protoc
 }
 
 // sayDelete tells the peer that this ISAKMP SA is gone.
-func (sa *phase1) sayDelete(now time.Time) {
+func (sa *phase1) sayDelete(now time.Time) { sa.inform(sa.deletion()) }
+
+// deletion is the payload that takes the ISAKMP SA down.
+func (sa *phase1) deletion() isakmp.Payload {
 	d := isakmp.Delete{
 		DOI: isakmp.DOIIPsec, Protocol: isakmp.ProtoISAKMP, SPIs: [][]byte{append(sa.id.initiator[:], sa.id.responder[:]...)},
 	}
-	sa.inform(isakmp.Payload{Type: isakmp.PayloadDelete, Body: d.Append(nil)})
+	return isakmp.Payload{Type: isakmp.PayloadDelete, Body: d.Append(nil)}
 }
