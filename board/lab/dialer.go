@@ -163,6 +163,8 @@ func (d *Dialled) run(ctx context.Context) error {
 				d.conn.Write(d.unacked)
 			} else if d.lastPPP != nil {
 				d.conn.Write(d.lastPPP)
+			} else if d.rsess != 0 {
+				d.lcp()
 			}
 			continue
 		}
@@ -219,14 +221,19 @@ func (d *Dialled) message(body []byte) error {
 	case 11: // ICRP
 		d.rsess = number(14)
 		d.control(12, d.rsess, avp(24, be32(100_000_000)), avp(19, be32(1)))
-		d.id++
-		d.ppp(0xc021, 1, d.id, append([]byte{5, 6}, be32(0x10000000|uint32(d.session))...))
+		// Our first PPP frame waits for the server's: sent now, it would be lost on a server that still has to start a pppd.
 	case 4, 14:
 		return fmt.Errorf("refused with result %d", number(1))
 	default: // HELLO, SLI ...
 		d.conn.Write(d.header(0))
 	}
 	return nil
+}
+
+// lcp asks for a link with nothing special about it.
+func (d *Dialled) lcp() {
+	d.id++
+	d.ppp(0xc021, 1, d.id, append([]byte{5, 6}, be32(0x10000000|uint32(d.session))...))
 }
 
 func (d *Dialled) frame(b []byte) error {
@@ -246,6 +253,9 @@ func (d *Dialled) frame(b []byte) error {
 	case protocol == 0xc021 && code == 1:
 		d.ppp(0xc021, 2, id, body)
 		d.lcpIn = true
+		if d.lastPPP == nil {
+			d.lcp()
+		}
 	case protocol == 0xc021 && code == 2:
 		d.lcpOut = true
 	case protocol == 0xc021 && code == 5:

@@ -29,6 +29,11 @@ type Machine struct {
 	Dir     string        // working directory; empty: the current one
 	Output  io.Writer     // the program's standard output and error
 	Console io.Writer     // the kernel's console; nil: dropped (the last lines are in the error when the kernel dies)
+
+	// Alone waits until no other guest of the lab runs on this machine and keeps others waiting: for measurements.
+	Alone bool
+	// Took is, after Run, how long the guest ran, without the wait for a processor.
+	Took time.Duration
 }
 
 // ErrTimeout is in the error of a guest that had to be killed.
@@ -51,7 +56,7 @@ const (
 
 // Run boots, waits for the program and the power off, and returns the program's exit status.
 // An error means that the machine failed, not the program.
-func (m Machine) Run(ctx context.Context) (int, error) {
+func (m *Machine) Run(ctx context.Context) (int, error) {
 	exe := m.Program
 	if exe == "" {
 		var err error
@@ -81,12 +86,14 @@ func (m Machine) Run(ctx context.Context) (int, error) {
 	if err := os.WriteFile(filepath.Join(share, orderFile), b, 0o600); err != nil {
 		return 0, err
 	}
-	release, err := slot(ctx)
+	release, err := slot(ctx, m.Alone)
 	if err != nil {
 		return 0, err
 	}
 	defer release()
 
+	start := time.Now()
+	defer func() { m.Took = time.Since(start) }()
 	ctx, cancel := context.WithTimeout(ctx, m.Timeout)
 	defer cancel()
 	console := &tail{max: 60}
@@ -159,7 +166,8 @@ func sweep() {
 }
 
 // slot waits until fewer guests run on this machine, in whatever process, than it has processors (at least two).
-func slot(ctx context.Context) (release func(), err error) {
+// With all set it waits until none does.
+func slot(ctx context.Context, all bool) (release func(), err error) {
 	n := max(2, runtime.NumCPU())
 	var files []*os.File
 	closeAll := func() {
@@ -176,9 +184,16 @@ func slot(ctx context.Context) (release func(), err error) {
 		}
 		files = append(files, f)
 	}
+	held := 0
 	for {
-		for _, f := range files {
-			if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		for _, f := range files[held:] {
+			if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+				if all {
+					break // in order, so that two that want all cannot wait for each other
+				}
+				continue
+			}
+			if held++; !all || held == len(files) {
 				return closeAll, nil
 			}
 		}

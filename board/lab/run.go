@@ -21,6 +21,7 @@ type options struct {
 	memory   string
 	timeout  time.Duration
 	parallel bool
+	alone    bool
 	builds   []string
 	tests    []string
 	env      []string
@@ -37,6 +38,9 @@ func Timeout(d time.Duration) Option { return func(o *options) { o.timeout = d }
 
 // Parallel lets the kernels' subtests run beside other parallel tests; guests wait for a free processor anyway.
 func Parallel() Option { return func(o *options) { o.parallel = true } }
+
+// Alone keeps other guests of this machine waiting while this one runs, for what measures.
+func Alone() Option { return func(o *options) { o.alone = true } }
 
 // Build compiles a command of this module on the host, statically, before the guest boots; [L.Binary] finds it there.
 func Build(importPath string) Option {
@@ -107,6 +111,7 @@ func host(t *testing.T, name string, o options) {
 	}
 	out := &relay{w: t.Output(), test: t.Name()}
 	m := Machine{
+		Alone:   o.alone,
 		Kernel:  kernel,
 		Memory:  o.memory,
 		Timeout: o.timeout + 15*time.Second, // the test's own timeout strikes first and tells more
@@ -120,20 +125,19 @@ func host(t *testing.T, name string, o options) {
 			t.Fatal(err)
 		}
 	}
-	start := time.Now()
 	status, err := m.Run(t.Context())
 	out.flush()
 	switch {
 	case err != nil:
 		t.Fatal(err)
 	case status != 0:
-		t.Errorf("failed in the guest (exit status %d, %.1f s)", status, time.Since(start).Seconds())
+		t.Errorf("failed in the guest (exit status %d, %.1f s)", status, m.Took.Seconds())
 	case out.skipped:
 		t.Skip("skipped in the guest")
 	case !out.ran:
 		t.Error("the guest ran no such test")
 	default:
-		t.Logf("guest %s: %.1f s", kernel.Name, time.Since(start).Seconds())
+		t.Logf("guest %s: %.1f s", kernel.Name, m.Took.Seconds())
 	}
 }
 

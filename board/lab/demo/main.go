@@ -72,7 +72,7 @@ func host(ctx context.Context, series string) error {
 		return err
 	}
 	say("booting user-mode Linux %s", kernel.Name)
-	m := lab.Machine{
+	m := &lab.Machine{
 		Kernel: kernel, Memory: "512M", Timeout: 2 * time.Minute, Output: os.Stdout,
 		Env: append(os.Environ(), lab.BinaryEnv(lab.CulvertCommand)+"="+binary),
 	}
