@@ -205,5 +205,5 @@ var errLetIn = errors.New("the client was let in")
 // inLab is lab.Run for a test of the server.
 func inLab(t *testing.T, f func(t *testing.T, l *lab.L), opts ...lab.Option) {
 	t.Helper()
-	lab.Run(t, f, append([]lab.Option{lab.Build(lab.CulvertCommand)}, opts...)...)
+	lab.Run(t, f, append([]lab.Option{lab.Build(lab.CulvertCommand), lab.Parallel()}, opts...)...)
 }
