@@ -111,7 +111,6 @@ func openRaw(local netip.Addr) (*rawSock, error) {
 	}
 	if local.Is6() {
 		options = []option{
-			{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1},
 			{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1},
 			{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT},
 		}
