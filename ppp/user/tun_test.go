@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"culvert/ppp/netif"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // TestLink joins two userspace ends and moves real traffic.
@@ -44,6 +46,7 @@ func TestLink(t *testing.T) {
 			} else {
 				t.Errorf("indexes %d and %d", a.unit.Index(), b.unit.Index())
 			}
+			datagrams(t, ha, hb)
 			for _, e := range []*end{a, b} {
 				s, err := e.unit.Stats()
 				if err != nil {
@@ -77,6 +80,43 @@ func TestLink(t *testing.T) {
 				t.Error("no control frame")
 			}
 		})
+	}
+}
+
+// datagrams sends many at once, which the kernel leaves to us to cut where it can (UDP_SEGMENT).
+func datagrams(t *testing.T, from, to *host) {
+	t.Helper()
+	at := net.UDPAddrFromAddrPort(netip.MustParseAddrPort("10.0.0.2:9000"))
+	var in, out *net.UDPConn
+	to.run(func() (err error) { in, err = net.ListenUDP("udp4", at); return err })
+	defer in.Close()
+	from.run(func() (err error) { out, err = net.DialUDP("udp4", nil, at); return err })
+	defer out.Close()
+	const size, count = 1001, 20
+	sent := make([]byte, size*count-17)
+	for i := range sent {
+		sent[i] = byte(i * i >> 4)
+	}
+	raw, err := out.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, size) })
+	if err != nil {
+		t.Logf("no UDP_SEGMENT: %v", err)
+		return
+	}
+	if _, err := out.Write(sent); err != nil {
+		t.Fatal(err)
+	}
+	in.SetReadDeadline(time.Now().Add(patience))
+	buf := make([]byte, 2048)
+	for i := range count {
+		n, err := in.Read(buf)
+		want := sent[i*size : min((i+1)*size, len(sent))]
+		if err != nil || !bytes.Equal(buf[:n], want) {
+			t.Fatalf("datagram %d: %d octets, %v", i, n, err)
+		}
 	}
 }
 
