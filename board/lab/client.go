@@ -156,7 +156,7 @@ func (c *Client) Disconnect(ctx context.Context) error {
 	}
 	if c.Charon != nil && c.Charon.Running() {
 		// The last StopCCN and its acknowledgement still need the SA.
-		waitFor(ctx, 2*time.Second, func() bool { return len(c.L2TP.Lines("Connection", "closed to")) > 0 })
+		waitFor(ctx, 2*time.Second, func() bool { return c.L2TP == nil || len(c.L2TP.Lines("Connection", "closed to")) > 0 })
 		return c.Charon.Terminate(ctx)
 	}
 	return nil
