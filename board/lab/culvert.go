@@ -38,7 +38,9 @@ func (c *Culvert) Start() {
 	l.Helper()
 	c.node.Do(func() { os.Remove(culvertSocket); os.MkdirAll(filepath.Dir(culvertSocket), 0o755) })
 	c.Daemon = c.node.Daemon("culvert", c.binary, "run", "-c", "/etc/culvert/culvert.toml", "-socket", culvertSocket)
-	if !l.WaitFor(15*time.Second, func() bool { return !c.Running() || c.node.accepts(culvertSocket) }) || !c.Running() {
+	// The console answers early; that the kernel has been probed and the sockets are open, only the log tells.
+	up := func() bool { return c.node.accepts(culvertSocket) && len(c.Lines("system,info started")) > 0 }
+	if !l.WaitFor(15*time.Second, func() bool { return !c.Running() || up() }) || !c.Running() {
 		l.Fatalf("culvert did not start:\n%s", lastLines(c.Log(), 20))
 	}
 }
