@@ -1,0 +1,244 @@
+package hwcrypto
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+// flaky is software that misbehaves on demand.
+type flaky struct {
+	name    string
+	only    Cipher        // 0: every suite
+	slow    time.Duration // for each packet
+	failAt  int           // from this packet on it fails, 0: never
+	rejects bool          // from then on it calls authentic packets forged instead
+	wrong   bool          // it makes wrong ICVs
+	packets *int
+}
+
+func (f flaky) Name() string { return f.name }
+
+func (f flaky) New(c Config) (Transform, error) {
+	if f.only != 0 && c.Suite.Cipher != f.only {
+		return nil, ErrUnsupported
+	}
+	t, err := Software{}.New(c)
+	if f.packets == nil {
+		f.packets = new(int)
+	}
+	return &flakyTransform{t, f}, err
+}
+
+type flakyTransform struct {
+	Transform
+	f flaky
+}
+
+var errEngine = errors.New("the engine hangs")
+
+func (t *flakyTransform) broken() bool {
+	for end := time.Now().Add(t.f.slow); t.f.slow > 0 && time.Now().Before(end); {
+	}
+	*t.f.packets++
+	return t.f.failAt != 0 && *t.f.packets >= t.f.failAt
+}
+
+func (t *flakyTransform) Seal(p []byte, high uint32) error {
+	if t.broken() && !t.f.rejects {
+		return errEngine
+	}
+	err := t.Transform.Seal(p, high)
+	if t.f.wrong && err == nil {
+		p[len(p)-1] ^= 1
+	}
+	return err
+}
+
+func (t *flakyTransform) Open(p []byte, high uint32) error {
+	if t.broken() {
+		if t.f.rejects {
+			clear(p[headerLen:])
+			return ErrAuth
+		}
+		return errEngine
+	}
+	return t.Transform.Open(p, high)
+}
+
+var testSuite = Suite{Cipher: AESCBC, KeyBits: 128, Hash: SHA1, ICV: 12}
+
+func TestFailoverLosesNoPacket(t *testing.T) {
+	for name, rejects := range map[string]bool{"an engine that hangs": false, "an engine that rejects what is good": true} {
+		for _, failAt := range []int{1, 2, 3, 10, 11} {
+			t.Run(fmt.Sprint(name, failAt), func(t *testing.T) {
+				count := -1 << 30 // the tests and measurements beforehand do not count
+				var log bytes.Buffer
+				p := Open(Options{
+					Mode: KernelFirst, PerPoint: time.Microsecond, Log: slog.New(slog.NewTextHandler(&log, nil)),
+					Providers: []Provider{flaky{name: "engine", failAt: failAt, rejects: rejects, packets: &count}},
+				})
+				if c := p.Choose(testSuite); c.Provider != "engine" {
+					t.Fatalf("chosen %+v", c)
+				}
+				count = 0
+				cfg := Config{Suite: testSuite, Keys: testKeys(testSuite)}
+				out, err := p.New(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				in, err := p.New(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				packet := make([]byte, testSuite.Overhead()+64)
+				for seq := range uint64(20) {
+					text := fmt.Appendf(nil, "packet %d", seq)
+					binary.BigEndian.PutUint32(packet[4:], uint32(seq))
+					copy(packet[24:], text)
+					if err := out.Seal(packet, seq); err != nil {
+						t.Fatalf("packet %d: %v", seq, err)
+					}
+					if err := in.Open(packet, seq); err != nil || !bytes.HasPrefix(packet[24:], text) {
+						t.Fatalf("packet %d: %q, %v", seq, packet[24:40], err)
+					}
+				}
+				if in.Provider() != "software" {
+					t.Errorf("ended on %s", in.Provider())
+				}
+				// New ones do without it, and it is said once for all, without a key in it.
+				young, err := p.New(cfg)
+				if err != nil || young.Provider() != "software" {
+					t.Errorf("a new one is on %s, error %v", young.Provider(), err)
+				}
+				if n := strings.Count(log.String(), "a crypto provider failed"); n != 1 || strings.Contains(log.String(), fmt.Sprint(cfg.Keys.Enc)) {
+					t.Errorf("%d warnings:\n%s", n, &log)
+				}
+				if c := p.Choices(); len(c) != 1 || c[0].Provider != "software" || !strings.Contains(c[0].Reason, "failed") {
+					t.Errorf("choices %+v", c)
+				}
+				for _, x := range []*Crypter{out, in, young} {
+					x.Close()
+					if x.Seal(packet, 1) == nil || x.Open(packet, 1) == nil {
+						t.Error("works after Close")
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestForgeriesAreNoFailure floods with forged packets: the provider stays.
+func TestForgeriesAreNoFailure(t *testing.T) {
+	p := Open(Options{Mode: KernelFirst, PerPoint: time.Microsecond, Providers: []Provider{flaky{name: "engine"}}})
+	p.Choose(testSuite)
+	x, err := p.New(Config{Suite: testSuite, Keys: testKeys(testSuite)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := make([]byte, testSuite.Overhead()+64)
+	if err := x.Seal(good, 5); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 * maxAudits {
+		b := bytes.Clone(good)
+		b[len(b)-1-i%12] ^= 1
+		if err := x.Open(b, 5); !errors.Is(err, ErrAuth) {
+			t.Fatalf("forgery: %v", err)
+		}
+	}
+	if err := x.Open(good, 5); err != nil || x.Provider() != "engine" || x.audit != nil {
+		t.Errorf("error %v, provider %s", err, x.Provider())
+	}
+}
+
+func TestChoice(t *testing.T) {
+	for name, tc := range map[string]struct {
+		mode      Mode
+		providers []Provider
+		want      string
+		reason    string
+	}{
+		"nothing but software":       {Auto, []Provider{}, "software", "only provider"},
+		"switched off":               {SoftwareOnly, []Provider{flaky{name: "engine"}}, "software", "only provider"},
+		"slow engine":                {Auto, []Provider{flaky{name: "engine", slow: time.Millisecond}}, "software", "MB/s"},
+		"slow engine, by order":      {KernelFirst, []Provider{flaky{name: "engine", slow: 100 * time.Microsecond}}, "engine", "configuration"},
+		"no faster than software":    {Auto, []Provider{flaky{name: "engine", slow: 20 * time.Microsecond}}, "software", "MB/s"},
+		"not this suite":             {KernelFirst, []Provider{flaky{name: "engine", only: AESGCM}}, "software", "not in this kernel"},
+		"wrong results":              {KernelFirst, []Provider{flaky{name: "engine", wrong: true}}, "software", "known answer 0"},
+		"the faster of two":          {KernelFirst, []Provider{flaky{name: "slow", slow: time.Millisecond}, flaky{name: "fast"}}, "fast", "slow:"},
+		"the first fails its answer": {KernelFirst, []Provider{flaky{name: "bad", wrong: true}, flaky{name: "good"}}, "good", "bad:"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := Open(Options{Mode: tc.mode, PerPoint: 100 * time.Microsecond, Providers: tc.providers})
+			c := p.Choose(testSuite)
+			if c.Provider != tc.want || !strings.Contains(c.Reason, tc.reason) {
+				t.Errorf("%s because %s", c.Provider, c.Reason)
+			}
+			x, err := p.New(Config{Suite: testSuite, Keys: testKeys(testSuite)})
+			if err != nil || x.Provider() != tc.want {
+				t.Errorf("new: error %v", err)
+			}
+			x.Close()
+		})
+	}
+	// Nothing measured: software, at once.
+	p := Open(Options{Providers: []Provider{flaky{name: "engine"}}})
+	if x, err := p.New(Config{Suite: testSuite, Keys: testKeys(testSuite)}); err != nil || x.Provider() != "software" {
+		t.Errorf("unmeasured: error %v", err)
+	}
+	if c := p.Choose(Suite{Cipher: 99}); !strings.Contains(c.Reason, "not supported") {
+		t.Errorf("%+v", c)
+	}
+}
+
+// TestIVs: of one key no two are the same, and those of CBC are no counter.
+func TestIVs(t *testing.T) {
+	p := Open(Options{Mode: SoftwareOnly})
+	for _, s := range []Suite{testSuite, {Cipher: TripleDES, KeyBits: 192, Hash: SHA1, ICV: 12}, {Cipher: AESGCM, KeyBits: 128, ICV: 16}, {Cipher: ChaCha20Poly1305, KeyBits: 256, ICV: 16}} {
+		seen := make(map[string]bool)
+		for range 2 { // two SAs of one key, as after a restart, must not meet in CBC
+			x, err := p.New(Config{Suite: s, Keys: testKeys(s)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for seq := range uint64(1000) {
+				packet := make([]byte, s.Overhead()+16)
+				if err := x.Seal(packet, seq+1); err != nil {
+					t.Fatal(err)
+				}
+				iv := string(packet[headerLen:][:s.IVLen()])
+				if seen[iv] {
+					t.Fatalf("%s: IV %x twice", s, iv)
+				}
+				seen[iv] = true
+			}
+			if s.AEAD() {
+				break
+			}
+		}
+	}
+}
+
+func TestCrypterAllocatesNothing(t *testing.T) {
+	p := Open(Options{Mode: SoftwareOnly})
+	for _, s := range Suites() {
+		x, err := p.New(Config{Suite: s, Keys: testKeys(s)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		packet := make([]byte, s.Overhead()+1024)
+		if n := testing.AllocsPerRun(50, func() {
+			if x.Seal(packet, 1) != nil || x.Open(packet, 1) != nil {
+				t.Fatal("does not open what it sealed")
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", s, n)
+		}
+	}
+}
