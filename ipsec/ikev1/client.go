@@ -54,10 +54,10 @@ func (e *Engine) attach(now time.Time, sa *phase1, contact bool) bool {
 	key := keyOf(sa.path.Remote, sa.idBody)
 	if contact || sa.vendors.initialContact {
 		sa.contact = contact
-		e.initialContact(now, nil, key, contact)
+		e.initialContact(now, nil, sa.peer, key, contact)
 	}
 	c := e.byKey[key]
-	if c == nil {
+	if c == nil || !c.trusts(sa.peer) {
 		if c = e.newClient(now, sa, key); c == nil {
 			return false
 		}
@@ -70,6 +70,10 @@ func (e *Engine) attach(now time.Time, sa *phase1, contact bool) bool {
 	}
 	return true
 }
+
+// trusts says whether who knows a peer's secret may speak for the client. Nobody but the server itself, by the secret of
+// the call, takes over a call of ours.
+func (c *client) trusts(p *Peer) bool { return c.dial == nil || p == &c.dial.peer }
 
 // newClient makes a client with a fresh mark; nil if there are too many.
 func (e *Engine) newClient(now time.Time, sa *phase1, key clientKey) *client {
@@ -243,9 +247,9 @@ func (c *client) lastHeard(now time.Time) time.Time {
 // initialContact drops the former lives of a client: the same public address and identity, at the same port or silent.
 // Never by the address alone, for others may be behind the same NAT. The vendor id form (sure is false) is also sent by
 // clients whose ISAKMP SA ran out while their children live, so there it takes silence even at the same port.
-func (e *Engine) initialContact(now time.Time, except *client, key clientKey, sure bool) {
+func (e *Engine) initialContact(now time.Time, except *client, peer *Peer, key clientKey, sure bool) {
 	for _, c := range e.clients {
-		if c == except || c.key.id != key.id || c.path.Remote.Addr() != key.remote.Addr() {
+		if c == except || !c.trusts(peer) || c.key.id != key.id || c.path.Remote.Addr() != key.remote.Addr() {
 			continue
 		}
 		if c.outlived(now, c.path.Remote == key.remote, sure) {
@@ -275,7 +279,7 @@ func (sa *phase1) announced(now time.Time) {
 	sa.contact = true
 	e, c := sa.e, sa.client
 	key := keyOf(sa.path.Remote, sa.idBody)
-	e.initialContact(now, c, key, true)
+	e.initialContact(now, c, sa.peer, key, true)
 	own := c.dial != nil // the server of a call of ours keeps its mark in any case
 	for i := len(c.children) - 1; i >= 0; i-- {
 		own = own || c.children[i].maker == sa.id

@@ -96,9 +96,11 @@ const (
 	mendDelay    = time.Second      // a server that leaves takes back one SA after the other
 	firstBackoff = 10 * time.Second // between attempts to renew
 	maxBackoff   = 2 * time.Minute
-	maxLosses    = 4               // times in a row that a server may accept an SA and take it back at once
-	steady       = 2 * time.Minute // an SA that lasted so long was no failure
-	phase1Old    = 30 * time.Second
+	maxLosses    = 4                // times in a row that a server may accept an SA and take it back at once
+	steady       = 2 * time.Minute  // an SA that lasted so long was no failure
+	phase1Old    = 30 * time.Second // how long an ISAKMP SA stays beside its successor
+	// aggressivePause lets the server digest message 3: strongSwan drops a quick mode that overtakes it.
+	aggressivePause = 200 * time.Millisecond
 )
 
 var (
@@ -306,8 +308,12 @@ func (d *dialing) adopted(now time.Time, sa *phase1) {
 		old.remove()
 	}
 	if len(c.children) == 0 && !d.negotiating() {
+		at := now // once the ISAKMP SA is settled
+		if sa.aggressive {
+			at = now.Add(aggressivePause)
+		}
 		d.wait = 0
-		e.timers.set(&d.timer, now) // once the ISAKMP SA is settled
+		e.timers.set(&d.timer, at)
 	}
 }
 

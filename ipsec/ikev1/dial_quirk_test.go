@@ -232,6 +232,45 @@ func TestDialMessage3Lost(t *testing.T) {
 	c.up(c.caller())
 }
 
+// TestDialImpostor: a client of ours that knows the secret for clients cannot pass for a server that we have called, even
+// from its address and port and by its name.
+func TestDialImpostor(t *testing.T) {
+	c := newCable(t, 1, false, nil)
+	server := testConfig()
+	server.Peers[0].Secret, server.Peers[0].Exchange = ipsec.Secret("for clients"), Aggressive
+	c.a.e.configure(server)
+	m := c.up(c.caller())
+	evil := newCable(t, 2, false, nil)
+	evil.now = c.now
+	evil.toB = func(p ipsec.Path, msg []byte) (ipsec.Path, []byte) {
+		c.a.e.Receive(evil.now, ipsec.Path{Local: netip.AddrPortFrom(c.aAddr, 500), Remote: netip.AddrPortFrom(c.bAddr, 500)}, msg)
+		return p, nil
+	}
+	forward := c.a.e.env.Send
+	c.a.e.env.Send = func(p ipsec.Path, msg []byte) {
+		evil.a.e.Receive(evil.now, ipsec.Path{Local: netip.AddrPortFrom(evil.aAddr, 500), Remote: netip.AddrPortFrom(evil.bAddr, 500)}, bytes.Clone(msg))
+	}
+	d := evil.caller()
+	d.Peer.Secret, d.Peer.Exchange, d.Peer.Profile.NATTraversal, d.ID = ipsec.Secret("for clients"), Aggressive, false, c.bAddr.String()
+	evil.dial(d)
+	evil.run(5 * time.Second)
+	if len(evil.a.ups) != 1 {
+		t.Fatalf("it is a client like any other: %v", evil.a.fails)
+	}
+	cl := c.a.e.clients[m]
+	if len(c.a.e.clients) != 2 || len(cl.phase1s) != 1 || len(cl.children) != 1 || len(c.a.downs) != 0 {
+		t.Errorf("%d clients; the call has %d ISAKMP SAs and %d pairs, downs %v", len(c.a.e.clients), len(cl.phase1s), len(cl.children), c.a.downs)
+	}
+	c.a.e.env.Send, c.now = forward, evil.now
+	if err := c.traffic(); err == nil {
+		return
+	}
+	c.a.data.outs = slices.DeleteFunc(c.a.data.outs, func(id ipsec.SAID) bool { return id.Mark != m }) // the other client's is newer
+	if err := c.traffic(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestDialMutations damages every message of the server on its way; the call comes up by what is repeated, and nothing
 // damaged is believed.
 func TestDialMutations(t *testing.T) {
