@@ -45,6 +45,7 @@ type Backend struct {
 	kernel  *conn
 	clients map[ipsec.Mark]*client
 	guarded []policy
+	held    map[ipsec.Mark][]policy
 	mtimer  bool
 
 	monitor *os.File
@@ -91,7 +92,7 @@ func New(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{o: o, log: o.Log, kernel: kernel, clients: make(map[ipsec.Mark]*client), mtimer: true}
+	b := &Backend{o: o, log: o.Log, kernel: kernel, clients: make(map[ipsec.Mark]*client), held: make(map[ipsec.Mark][]policy), mtimer: true}
 	if b.monitor, err = openMonitor(); err != nil {
 		kernel.close()
 		return nil, err
@@ -123,6 +124,9 @@ func (b *Backend) Close() error {
 		errs = append(errs, b.syncPolicies(m, c))
 	}
 	clear(b.clients)
+	for m := range b.held { // after the SAs: what is sent meanwhile is refused
+		errs = append(errs, b.unhold(m))
+	}
 	errs = append(errs, b.guard(false), b.kernel.close())
 	return errors.Join(errs...)
 }

@@ -232,6 +232,65 @@ func TestGuardDropsCleartext(t *testing.T) {
 	}
 }
 
+// TestHold has a mark of which nothing leaves in the clear: before its first SA, after its last, and until it is given up.
+func TestHold(t *testing.T) {
+	for _, network := range []struct{ server, client string }{{"10.7.0.1", "10.7.0.2"}, {"fd07::1", "fd07::2"}} {
+		t.Run(network.server, func(t *testing.T) {
+			a, z := cable(t)
+			server, client := a.backend(Options{}), z.backend(Options{})
+			a.encap(4500)
+			z.encap(40001)
+			addr := netip.MustParseAddr(network.server)
+			at := func(a string) string { return netip.AddrPortFrom(netip.MustParseAddr(a), 1701).String() }
+			s, c := a.endpoint(at(network.server)), z.endpoint(at(network.client))
+			refused := func(when string) {
+				t.Helper()
+				if err := c.send(at(network.server), markA, when); !errors.Is(err, unix.EPERM) {
+					t.Errorf("%s: error %v, want EPERM", when, err)
+				}
+				s.expectNothing()
+			}
+			for range 2 { // twice is once
+				if err := client.Hold(markA, addr); err != nil {
+					t.Fatal(err)
+				}
+			}
+			refused("before the SA")
+			for _, m := range []ipsec.Mark{0, markB} { // nobody else is concerned
+				if err := c.send(at(network.server), m, "in clear"); err != nil {
+					t.Fatal(err)
+				}
+				s.expect("in clear", 0)
+			}
+			ch := newChild(markA, network.server, network.client, 40001, 0x1001, 0x2001, ipsectest.AESSHA1)
+			install(t, server, ch.serverIn, ch.serverOut)
+			install(t, client, ch.clientIn, ch.clientOut)
+			if err := c.send(at(network.server), markA, "protected"); err != nil {
+				t.Fatal(err)
+			}
+			s.expect("protected", markA)
+			for _, sa := range []ipsec.SA{ch.clientIn, ch.clientOut} {
+				if err := client.Remove(sa.ID()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			refused("after the SA")
+			for range 2 {
+				if err := client.Unhold(markA); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := c.send(at(network.server), markA, "given up"); err != nil {
+				t.Fatal(err)
+			}
+			s.expect("given up", 0)
+			if err := client.Hold(1, addr); err == nil {
+				t.Error("a mark outside of the mask is held")
+			}
+		})
+	}
+}
+
 // TestProtectSocket has a socket that takes one client's packets only, without any guard.
 func TestProtectSocket(t *testing.T) {
 	for _, network := range []struct{ server, client string }{{"10.7.0.1", "10.7.0.2"}, {"fd07::1", "fd07::2"}} {
@@ -649,6 +708,7 @@ func TestLabKernel(t *testing.T) {
 			{"Rekey", TestRekey},
 			{"GuardDropsCleartext", TestGuardDropsCleartext},
 			{"ProtectSocket", TestProtectSocket},
+			{"Hold", TestHold},
 			{"MappingAndMove", TestMappingAndMove},
 			{"ReplayWindowSurvivesMove", TestReplayWindowSurvivesMove},
 			{"IntegrityFailureIsCounted", TestIntegrityFailureIsCounted},
@@ -679,7 +739,7 @@ func crash() {
 	if err == nil {
 		for _, m := range []ipsec.Mark{0x00010000, 0x00020000} {
 			ch := newChild(m, "10.7.0.1", "10.7.0.2", 40001, ipsec.SPI(0x1000+m>>16), 0x2001, ipsectest.AESSHA1)
-			err = errors.Join(err, b.Install(ch.serverIn), b.Install(ch.serverOut))
+			err = errors.Join(err, b.Install(ch.serverIn), b.Install(ch.serverOut), b.Hold(m, netip.MustParseAddr("10.7.0.2")))
 		}
 	}
 	fmt.Println("ready", err)

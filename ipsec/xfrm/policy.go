@@ -15,6 +15,7 @@ const (
 	// would otherwise carry off a client's packets, and are part of our signature.
 	priorityMark  = 0xc171
 	priorityGuard = 0xc172
+	priorityHold  = 0xc173
 )
 
 // policy is one entry of the kernel's SPD with at most one template: ESP in transport mode.
@@ -62,6 +63,10 @@ func (p policy) ours() bool {
 	if p.priority == priorityMark {
 		return p.dir == dirOut && p.action == actionAllow && p.tmpl &&
 			(p.reqid == reqidBase || ourReqid(p.reqid, p.mark)) // the first is a trial of Probe
+	}
+	if p.priority == priorityHold {
+		return checkMask(p.mark.mask) == nil && p.mark.value != 0 && p.mark.value&^p.mark.mask == 0 && p.sel.dst.IsSingleIP() &&
+			p.same(holdPolicy(p.mark, p.sel.dst.Addr()))
 	}
 	port := p.sel.dport | p.sel.sport
 	return slices.ContainsFunc(guardPolicies(p.sel.family == unix.AF_INET6, port), p.same)
