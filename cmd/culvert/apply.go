@@ -27,18 +27,25 @@ func (d *daemon) apply(now time.Time, cfg *config.Config) {
 		d.ike.Reconfigure(now, d.ikeConfig(cfg))
 	}
 	if !reflect.DeepEqual(old.Server.L2TP, cfg.Server.L2TP) {
-		d.l2tp.Reconfigure(now, cfg.Server.L2TP)
+		d.l2tp.Reconfigure(now, l2tpConfig(cfg))
 	}
 	if !reflect.DeepEqual(old.AAA, cfg.AAA) {
 		d.users.Reconfigure(cfg.AAA)
 	}
+	if d.ike == nil && usesIPsec(cfg) {
+		if err := d.openIPsec(); err != nil {
+			log.Error("no IPsec: what wants it is not dialled", "error", err)
+			d.closeIPsec()
+		}
+	}
+	d.reconcile(now)
 	log.Info("configuration read", "file", d.file)
 }
 
 // needsRestart names the first setting that cannot change in a running daemon.
 func needsRestart(old, cfg *config.Config) string {
 	switch {
-	case !cfg.Server.Enabled:
+	case old.Server.Enabled != cfg.Server.Enabled:
 		return "l2tp.server.enabled"
 	case old.Server.UseIPsec != cfg.Server.UseIPsec:
 		return "l2tp.server.use-ipsec"

@@ -30,19 +30,42 @@ func (d *daemon) clientUp(info ikev1.ClientInfo) {
 		d.clients[info.Mark] = c
 	}
 	c.info = info
+	if dl := d.dialerOf(info.Mark); dl != nil {
+		dl.secured(time.Now(), info)
+	}
+}
+
+// dialFailed: a server that we called cannot be agreed with. clientDown comes next.
+func (d *daemon) dialFailed(m ipsec.Mark, err *ikev1.DialError) {
+	if dl := d.dialerOf(m); dl != nil {
+		dl.problem = err.Reason
+	}
 }
 
 // clientDown: its last SA is gone, and with it everything that lived in there.
 func (d *daemon) clientDown(m ipsec.Mark, reason string) {
+	if dl := d.dialerOf(m); dl != nil {
+		dl.unsecured(time.Now(), reason)
+	}
 	delete(d.clients, m)
 	d.l2tp.CloseVia(time.Now(), l2tp.Via(m), l2tp.Cause{Reason: l2tp.ReasonVia, Text: reason})
 }
 
 // tunnelReleased: nothing more will go through this tunnel, its last acknowledgement included.
 func (d *daemon) tunnelReleased(info l2tp.TunnelInfo) {
+	if dl := d.dialerOn(info.Local); dl != nil {
+		dl.released(time.Now())
+	}
 	via := info.Peer.Via
 	if c := d.clients[ipsec.Mark(via)]; c != nil && !d.l2tp.ViaInUse(via) {
 		c.idle = time.Now()
+	}
+}
+
+// tunnelDown: a tunnel has ended, or one that we asked for has not come up.
+func (d *daemon) tunnelDown(info l2tp.TunnelInfo, cause l2tp.Cause) {
+	if dl := d.dialerOn(info.Local); dl != nil {
+		dl.tunnelDown(time.Now(), cause)
 	}
 }
 
@@ -77,6 +100,9 @@ func (r reaper) Tick(now time.Time) {
 func (d *daemon) backendEvent(now time.Time, ev ipsec.Event) {
 	d.ike.Event(now, ev)
 	if ev.Kind == ipsec.EventMapping {
+		if dl := d.dialerOf(ev.ID.Mark); dl != nil {
+			dl.moved(ev.Remote.Addr())
+		}
 		d.l2tp.Move(now, l2tp.Via(ev.ID.Mark), ev.Remote.Addr())
 	}
 }

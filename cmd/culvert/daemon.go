@@ -52,14 +52,17 @@ type daemon struct {
 	ike     *ikev1.Engine  // who may have an SA
 	suites  []ipsec.Suite  // what the kernel's ESP can do
 
+	mask  uint32            // of packet marks that are ours; does not change
 	socks []*sock.Socket    // UDP 1701, control messages
 	plane *l2tpkernel.Plane // data messages, in the kernel
 	l2tp  *l2tp.Engine      // tunnels and sessions
 
 	users *aaa.Local   // who may log in, and what they get
 	netif *netif.Netif // interfaces, addresses, routes
+	dns   *resolvConf  // the name servers that the servers we call tell
 
 	clients     map[ipsec.Mark]*client
+	dialers     map[string]*dialer // by the client's name
 	sessions    map[sessionKey]*session
 	lastSession uint32 // number of the newest session, for the console
 
@@ -96,6 +99,8 @@ func runDaemon(ctx context.Context, c *invocation) int {
 		dh:       newWorkers(workCtx, runtime.GOMAXPROCS(0), 64),
 		clients:  make(map[ipsec.Mark]*client),
 		sessions: make(map[sessionKey]*session),
+		dialers:  make(map[string]*dialer),
+		dns:      newResolvConf("/etc/resolv.conf"),
 	}
 	log := d.logger("system")
 	for _, w := range cfg.Warnings {
@@ -145,13 +150,13 @@ func (d *daemon) logger(topic string) *slog.Logger { return d.logs.Logger(topic)
 
 // open takes hold of the kernel and makes the engines, in the order in which an arriving packet meets them.
 func (d *daemon) open() error {
-	if !d.cfg.Server.Enabled {
-		return fmt.Errorf("%s: nothing to do: set enabled = true in [l2tp.server]", d.file)
+	if !d.cfg.Server.Enabled && !slices.ContainsFunc(d.cfg.Clients, func(c config.Client) bool { return c.Dialled() }) {
+		return fmt.Errorf("%s: nothing to do: set enabled = true in [l2tp.server], or write an [l2tp.client.NAME]", d.file)
 	}
 	if err := d.probe(); err != nil {
 		return err
 	}
-	if d.cfg.Server.UseIPsec != l2tp.ProtectionNone {
+	if usesIPsec(d.cfg) {
 		if err := d.openIPsec(); err != nil {
 			return err
 		}
@@ -159,7 +164,14 @@ func (d *daemon) open() error {
 	if err := d.openL2TP(); err != nil {
 		return err
 	}
-	return d.openPPP()
+	if err := d.openPPP(); err != nil {
+		return err
+	}
+	if err := d.dns.unset(""); err != nil { // what a daemon that crashed has left
+		d.logger("system").Warn("resolv.conf cannot be written", "error", err)
+	}
+	d.reconcile(d.started)
+	return nil
 }
 
 // openIPsec: a datagram of UDP 500 or 4500 that is not ESP goes to the key exchange (tap 1); what that negotiates, the
@@ -174,21 +186,24 @@ func (d *daemon) openIPsec() (err error) {
 		Log:      log,
 		MarkMask: d.markMask(),
 		Ports:    d.ports(),
-		Require:  d.cfg.Server.UseIPsec == l2tp.ProtectionRequired,
+		Require:  protection(d.cfg) == l2tp.ProtectionRequired,
 	}); err != nil {
 		return err
 	}
-	d.openPortmap(log)
+	if protection(d.cfg) != l2tp.ProtectionNone {
+		d.openPortmap(log)
+	}
 	d.suites = d.xfrm.Suites()
 	d.ike = ikev1.New(d.ikeConfig(d.cfg), ikev1.Env{
-		Backend:   d.ipsecBackend(),
-		Send:      func(p ipsec.Path, msg []byte) { d.natt.Send(p, msg) },
-		Keepalive: func(p ipsec.Path) { d.natt.Keepalive(p) },
-		Rand:      d.rand,
-		Offload:   d.offload,
-		Log:       log,
-		PeerUp:    d.clientUp,
-		PeerDown:  d.clientDown,
+		Backend:    d.ipsecBackend(),
+		Send:       func(p ipsec.Path, msg []byte) { d.natt.Send(p, msg) },
+		Keepalive:  func(p ipsec.Path) { d.natt.Keepalive(p) },
+		Rand:       d.rand,
+		Offload:    d.offload,
+		Log:        log,
+		PeerUp:     d.clientUp,
+		PeerDown:   d.clientDown,
+		DialFailed: d.dialFailed,
 	})
 	d.loop.add(d.ike)
 	d.natt.Serve(func(p ipsec.Path, msg []byte) {
@@ -238,23 +253,22 @@ func (d *daemon) offload(work func() (done func(now time.Time))) bool {
 // (tap 2); data messages stay in the kernel.
 func (d *daemon) openL2TP() (err error) {
 	log := d.logger("l2tp")
-	mask := l2tp.Via(d.markMask())
-	receive := func(p l2tp.Peer, msg []byte) {
-		p.Via &= mask // other bits of the mark are other programs'
-		msg = append([]byte(nil), msg...)
-		d.loop.offer(func(now time.Time) { d.l2tp.Receive(now, p, msg) })
-	}
-	d.plane = l2tpkernel.New(l2tpkernel.Options{Log: log, Receive: receive, Protect: d.protect})
-	d.l2tp = l2tp.New(d.cfg.Server.L2TP, l2tp.Env{
+	d.mask = d.markMask()
+	d.plane = l2tpkernel.New(l2tpkernel.Options{Log: log, Receive: d.receiveControl, Protect: d.protect})
+	d.l2tp = l2tp.New(l2tpConfig(d.cfg), l2tp.Env{
 		Send:        d.sendControl,
 		Plane:       d.dataPlane(),
 		Rand:        d.rand,
 		Log:         log,
 		SessionUp:   d.sessionUp,
 		SessionDown: d.sessionDown,
+		TunnelDown:  d.tunnelDown,
 		Released:    d.tunnelReleased,
 	})
 	d.loop.add(d.l2tp)
+	if !d.cfg.Server.Enabled {
+		return nil // the clients open what they need
+	}
 	for _, addr := range d.cfg.Server.Listen {
 		s, err := sock.Open(sock.Options{Listen: addr, Reuse: true, Marks: true, Control: d.expose})
 		if errors.Is(err, unix.EAFNOSUPPORT) && addr.Addr() == netip.IPv6Unspecified() {
@@ -264,15 +278,20 @@ func (d *daemon) openL2TP() (err error) {
 		if err != nil {
 			return err
 		}
-		d.socks = append(d.socks, s)
 		if !s.Marks() && d.ike != nil {
-			return errors.New("this kernel does not tell by which SA a datagram came (SO_RCVMARK): Linux 5.19 or later is needed for use-ipsec")
+			s.Close()
+			return errNoMarks
 		}
-		go s.Serve(func(dg sock.Datagram, msg []byte) {
-			receive(l2tp.Peer{Local: dg.Local, Remote: dg.Remote, Via: l2tp.Via(dg.Mark)}, msg)
-		})
+		d.serve(s)
 	}
 	return nil
+}
+
+// receiveControl hands on what a socket of L2TP received; msg is valid only during the call.
+func (d *daemon) receiveControl(p l2tp.Peer, msg []byte) {
+	p.Via &= l2tp.Via(d.mask) // other bits of the mark are other programs'
+	msg = append([]byte(nil), msg...)
+	d.loop.offer(func(now time.Time) { d.l2tp.Receive(now, p, msg) })
 }
 
 // protect binds a tunnel's socket to the SA it was born in: the kernel then drops, packet by packet, what comes to it
@@ -332,7 +351,7 @@ func (d *daemon) probe() error {
 		return errors.New(`data-path = "userspace" is not supported by this version: use "auto" or "kernel"`)
 	}
 	errs := []error{l2tpkernel.Probe(), pppkernel.Probe()}
-	if d.cfg.Server.UseIPsec != l2tp.ProtectionNone {
+	if usesIPsec(d.cfg) {
 		err := xfrm.Probe()
 		if lacks := new(xfrm.ProbeError); errors.As(err, &lacks) && !lacks.Fatal() {
 			d.logger("ipsec").Warn("the kernel's IPsec is not complete", "error", err)
@@ -353,6 +372,9 @@ func (d *daemon) dataPath() string {
 
 // ports are the UDP ports that carry L2TP, each once.
 func (d *daemon) ports() (ports []uint16) {
+	if !d.cfg.Server.Enabled {
+		return nil
+	}
 	seen := make(map[uint16]bool)
 	for _, a := range d.cfg.Server.Listen {
 		if !seen[a.Port()] {

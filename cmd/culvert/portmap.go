@@ -40,7 +40,8 @@ func (d *daemon) ipsecBackend() ipsec.Backend {
 	if d.portmap == nil {
 		return d.xfrm
 	}
-	return &natBackend{Backend: d.xfrm, table: d.portmap, log: d.logger("ipsec"), local: d.ports(), mapped: make(map[ipsec.SAID]uint16)}
+	return &natBackend{Backend: d.xfrm, table: d.portmap, log: d.logger("ipsec"), local: d.ports(),
+		ours: func(m ipsec.Mark) bool { return d.dialerOf(m) != nil }, mapped: make(map[ipsec.SAID]uint16)}
 }
 
 // natBackend gives every client behind a NAT a source port that nobody else has. The mapping is there before the SA that
@@ -50,6 +51,7 @@ type natBackend struct {
 	table  *portmap.Table
 	log    *slog.Logger
 	local  []uint16              // our ports of L2TP
+	ours   func(ipsec.Mark) bool // says whether the mark is of a call of our own
 	mapped map[ipsec.SAID]uint16 // the client's port, for each SA that holds a mapping
 }
 
@@ -59,7 +61,7 @@ const l2tpPort = 1701
 func (b *natBackend) Install(sa ipsec.SA) error {
 	// Our own calls go to a server, which is one for its address.
 	local := sa.Selector.LocalPort
-	if sa.Dir != ipsec.In || sa.Encap == (ipsec.Encap{}) || local != 0 && !slices.Contains(b.local, local) {
+	if b.ours(sa.Mark) || sa.Dir != ipsec.In || sa.Encap == (ipsec.Encap{}) || local != 0 && !slices.Contains(b.local, local) {
 		return b.Backend.Install(sa)
 	}
 	if _, taken := b.mapped[sa.ID()]; taken {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os/exec"
@@ -31,6 +32,11 @@ type session struct {
 	up      bool
 	closed  bool     // PPP has ended: nothing goes to the channel any more
 	gone    []func() // to call when nothing of it is left
+
+	dialer *dialer      // whose call it is; nil if the peer called us
+	ppp    ppp.Config   // what the link negotiates towards
+	unpin  func() error // takes back the route that keeps the tunnel out of itself
+	dnsSet bool         // the server's name servers are in use
 }
 
 type sessionKey struct {
@@ -44,6 +50,16 @@ func (d *daemon) sessionUp(info l2tp.SessionInfo) {
 	d.lastSession++
 	s := &session{d: d, number: d.lastSession, l2tp: info, lane: lane{l: d.loop}}
 	s.log = d.logger("ppp").With("remote", info.Tunnel.Peer.Remote, "session", info.Local)
+	var auth aaa.Authenticator = d.users
+	s.ppp = d.cfg.Server.PPP
+	if info.Dialed {
+		if s.dialer = d.dialerOn(info.Tunnel.Local); s.dialer == nil {
+			d.l2tp.CloseSession(now, info.Tunnel.Local, info.Local, l2tp.Cause{Reason: l2tp.ReasonAdmin})
+			return
+		}
+		s.ppp, auth = s.dialer.ppp(), nil
+	}
+	s.ppp = d.fit(s.ppp, info)
 	fd, ok := d.plane.Session(info.Tunnel.Local, info.Local)
 	if !ok {
 		s.log.Error("the kernel lost the session before PPP could start")
@@ -56,9 +72,9 @@ func (d *daemon) sessionUp(info l2tp.SessionInfo) {
 		d.l2tp.CloseSession(now, info.Tunnel.Local, info.Local, l2tp.Cause{Reason: l2tp.ReasonResources})
 		return
 	}
-	s.link = ppp.New(d.cfg.Server.PPP, s.caller(), ppp.Env{
+	s.link = ppp.New(s.ppp, s.caller(), ppp.Env{
 		Send:     s.send,
-		Auth:     d.users,
+		Auth:     auth,
 		Rand:     d.rand,
 		Log:      s.log,
 		OpenUnit: s.openUnit,
@@ -70,6 +86,9 @@ func (d *daemon) sessionUp(info l2tp.SessionInfo) {
 		Traffic:  s.traffic,
 	})
 	d.sessions[s.key()] = s
+	if s.dialer != nil {
+		s.dialer.attach(s)
+	}
 	d.loop.add(s.link)
 	go s.channel.Serve(func(frame []byte) {
 		frame = append([]byte(nil), frame...)
@@ -108,8 +127,11 @@ func (s *session) send(frame []byte) {
 
 // openUnit makes the network interface of an authenticated user.
 func (s *session) openUnit(g *aaa.Grant, done func(now time.Time, err error)) {
+	if s.dialer != nil {
+		s.dialer.grant(g)
+	}
 	s.grant = g
-	mru := s.d.cfg.Server.PPP.MRU
+	mru := s.ppp.MRU
 	var unit *pppkernel.Unit
 	s.lane.do(func() (err error) {
 		unit, err = s.channel.OpenUnit(pppkernel.Options{Name: g.Interface, MRU: mru, IPv6: g.UseIPv6, Net: s.d.netif})
@@ -129,7 +151,14 @@ func (s *session) ipUp(n ppp.Network, done func(now time.Time, err error)) {
 		routes = append(routes, netif.Route{Dst: r.Dst, Gateway: r.Gateway, Metric: r.Metric})
 	}
 	iface := s.unit.Interface()
+	outside := s.l2tp.Tunnel.Peer.Remote.Addr()
+	if s.dialer != nil && (!n.Remote.IsValid() || n.Remote == outside) {
+		n.Remote = standIn // servers out there give none, or the one that the tunnel itself has to reach
+	}
 	s.lane.do(func() error {
+		if err := s.pin(outside); err != nil {
+			return err
+		}
 		if err := iface.SetUp(n.Local, n.Remote, n.MTU); err != nil {
 			return err
 		}
@@ -141,8 +170,27 @@ func (s *session) ipUp(n ppp.Network, done func(now time.Time, err error)) {
 	}, done)
 }
 
+// standIn is the other end of the link where the server names none that can be used.
+var standIn = netip.AddrFrom4([4]byte{10, 112, 112, 112})
+
+// pin keeps the way to the server as it is, before a default route through the tunnel would send the tunnel into itself.
+func (s *session) pin(server netip.Addr) (err error) {
+	if s.dialer != nil && s.dialer.cfg.AddDefaultRoute && s.unpin == nil {
+		s.unpin, err = s.d.netif.Pin(server)
+	}
+	return err
+}
+
 func (s *session) ipDown() {
-	s.lane.do(s.unit.Interface().Down, func(_ time.Time, err error) {
+	iface := s.unit.Interface()
+	s.lane.do(func() error {
+		err := iface.Down()
+		if s.unpin != nil {
+			err = errors.Join(err, s.unpin())
+			s.unpin = nil
+		}
+		return err
+	}, func(_ time.Time, err error) {
 		if err != nil {
 			s.log.Warn("interface not taken down", "error", err)
 		}
@@ -153,7 +201,8 @@ func (s *session) ipDown() {
 func (s *session) ipv6Up(local, remote ppp.InterfaceID) {
 	iface := s.unit.Interface()
 	s.lane.do(func() error {
-		return iface.EnableIPv6(linkLocal(local), linkLocal(remote), false)
+		// A server's router advertisements count where its default route is wanted.
+		return iface.EnableIPv6(linkLocal(local), linkLocal(remote), s.dialer != nil && s.dialer.cfg.AddDefaultRoute)
 	}, func(_ time.Time, err error) {
 		if err != nil {
 			s.log.Warn("no IPv6 on the link", "error", err)
@@ -170,6 +219,10 @@ func linkLocal(id ppp.InterfaceID) netip.Addr {
 
 func (s *session) linkUp(info ppp.Info) {
 	s.up, s.since = true, time.Now()
+	if s.dialer != nil {
+		s.dialer.connected(s.since, info)
+		s.useDNS(info.Network.DNS)
+	}
 	s.script(info.Grant.OnUp, info.Network)
 }
 
@@ -177,10 +230,14 @@ func (s *session) linkUp(info ppp.Info) {
 func (s *session) linkDown(cause ppp.Cause) {
 	now := time.Now()
 	s.closed = true
+	if s.dialer != nil {
+		s.dialer.disconnected(now, cause)
+	}
 	s.d.loop.remove(s.link)
 	s.d.l2tp.CloseSession(now, s.l2tp.Tunnel.Local, s.l2tp.Local, causeFor(cause))
 	if s.up {
 		snap := s.link.Snapshot(now)
+		s.dropDNS()
 		s.script(s.grant.OnDown, ppp.Network{Local: snap.Local, Remote: snap.Remote, MTU: snap.MTU})
 	}
 	s.lane.do(s.channel.Close, func(_ time.Time, err error) {

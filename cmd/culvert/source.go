@@ -55,7 +55,7 @@ func (s source) Active() (rows []console.ActiveRow) {
 	var units []*pppkernel.Unit
 	s.on(func(now time.Time) {
 		for _, x := range s.d.sessions {
-			if !x.up || x.closed {
+			if !x.up || x.closed || x.dialer != nil {
 				continue
 			}
 			snap := x.link.Snapshot(now)
@@ -97,7 +97,7 @@ func (s source) Interfaces() (rows []console.InterfaceRow) {
 	s.on(func(now time.Time) {
 		static := maps.Clone(s.d.cfg.AAA.Bindings) // user -> interface
 		for _, x := range s.d.sessions {
-			if x.unit == nil || x.closed {
+			if x.unit == nil || x.closed || x.dialer != nil {
 				continue
 			}
 			snap := x.link.Snapshot(now)
@@ -117,6 +117,42 @@ func (s source) Interfaces() (rows []console.InterfaceRow) {
 			rows = append(rows, console.InterfaceRow{Name: name, User: user})
 		}
 	})
+	return rows
+}
+
+// Clients are the tunnels that we dial.
+func (s source) Clients() (rows []console.ClientState) {
+	var units []*pppkernel.Unit
+	s.on(func(now time.Time) {
+		for _, dl := range s.d.dialers {
+			r := console.ClientState{Name: dl.cfg.Name, Status: dl.status(now), Attempts: dl.attempt, LastReason: dl.reason}
+			if dl.stage == dialWaiting && !dl.redial.at.IsZero() {
+				r.NextDial = console.Span(max(0, dl.redial.at.Sub(now)))
+			}
+			if dl.remote.IsValid() {
+				r.Server = dl.remote.String()
+			}
+			var unit *pppkernel.Unit
+			if x := dl.session; x != nil && x.up && !x.closed {
+				snap := x.link.Snapshot(now)
+				r.Uptime, r.Encoding, r.MTU, r.MRU = console.Span(snap.Uptime), snap.Encoding, snap.MTU, snap.MRU
+				r.Local, r.Remote, r.Server = snap.Local, snap.Remote, x.l2tp.Tunnel.Peer.Remote.String()
+				if c := s.d.clients[ipsec.Mark(x.l2tp.Tunnel.Peer.Via)]; c != nil {
+					r.Encoding = encoding(c.info.Suite, snap.Encoding)
+				}
+				unit = x.unit
+			}
+			rows, units = append(rows, r), append(units, unit)
+		}
+	})
+	for i, u := range units {
+		if u == nil {
+			continue
+		}
+		if st, err := u.Stats(); err == nil {
+			rows[i].RxBytes, rows[i].TxBytes = st.RxBytes, st.TxBytes
+		}
+	}
 	return rows
 }
 

@@ -34,6 +34,10 @@ func (d *daemon) stop(now time.Time) {
 	}
 	d.logger("system").Info("stopping", "sessions", len(d.sessions))
 	d.stopping = stopping{closingLinks, now.Add(linkGoodbye)}
+	for _, dl := range d.dialers {
+		dl.want = nil
+		dl.end(now, "shutting down")
+	}
 	for _, s := range d.sessions {
 		if !s.closed {
 			s.link.Close(now, ppp.Cause{Code: ppp.CauseAdmin, Text: "shutting down"})
@@ -86,16 +90,23 @@ func (d *daemon) release() {
 	for _, s := range d.socks {
 		s.Close()
 	}
+	d.closeIPsec()
+	if d.netif != nil {
+		d.netif.Close()
+	}
+}
+
+// closeIPsec gives back what openIPsec took.
+func (d *daemon) closeIPsec() {
 	if d.xfrm != nil {
 		if err := d.xfrm.Close(); err != nil {
 			d.logger("ipsec").Warn("SAs or policies left in the kernel", "error", err)
 		}
+		d.xfrm = nil
 	}
 	d.closePortmap() // after the SAs that it serves
 	if d.natt != nil {
 		d.natt.Close()
-	}
-	if d.netif != nil {
-		d.netif.Close()
+		d.natt = nil
 	}
 }

@@ -182,7 +182,7 @@ func TestFull(t *testing.T) {
 		"unsupported ppp.profile.staff.bridge",
 		"unsupported radius",
 		"unsupported l2tp.server.l2tpv3-ether-bridge",
-		"unsupported l2tp.client.l2tp-out1",
+		"unsupported l2tp.client.l2tp-out1.connect-to", "unsupported l2tp.client.l2tp-out1.mrru",
 		"unsupported l2tp.ether.l2tp-ether2",
 		"warning ipsec.profile.old.enc-algorithm",
 		"warning ipsec.profile.old.hash-algorithm",

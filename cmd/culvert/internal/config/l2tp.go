@@ -267,11 +267,24 @@ func (r *reader) client(name string, t *table, c *Config) Client {
 	t.str("l2tpv3-circuit-id", &x.CircuitID)
 	t.boolean("allow-fast-path", &x.AllowFastPath)
 	t.str("comment", &x.Comment)
-	if !x.Disabled {
-		t.unsupported("", featureClient)
+	if x.Disabled {
+		return x
+	}
+	for _, f := range []struct {
+		key  string
+		asks bool
+		what feature
+	}{{"connect-to", x.VRF != "", featureVRF}, {"l2tp-proto-version", x.ProtoVersion != "l2tpv2", featureClientV3},
+		{"dial-on-demand", x.DialOnDemand, featureDemand}, {"mrru", x.MRRU != 0, featureMultilink}, {"allow-fast-path", x.AllowFastPath, featureFastPath}} {
+		if f.asks {
+			t.unsupported(f.key, f.what)
+		}
 	}
 	return x
 }
+
+// Dialled says whether this version dials the tunnel.
+func (x *Client) Dialled() bool { return !x.Disabled && x.ProtoVersion == "l2tpv2" && x.VRF == "" }
 
 func (r *reader) ether(name string, t *table) Ether {
 	x := Ether{Name: name, ProtoVersion: "l2tpv3-udp", MTU: 1420, DigestHash: "md5"}

@@ -3,6 +3,7 @@ package console
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -34,8 +35,10 @@ var menuInterface = &menu{name: "interface", about: "tunnels and their interface
 			}},
 		}, edits("add", "set", "remove")...)},
 		{name: "l2tp-client", about: "tunnels that this router dials", commands: append([]*command{
-			{name: "print", about: "one entry per client", run: func(_ context.Context, c *call) error { return printRows(c, view{nil, "X - disabled"}, clients(c.src)) }},
-			later("monitor", "state of one client"),
+			{name: "print", about: "one entry per client", run: func(_ context.Context, c *call) error {
+				return printRows(c, view{nil, "X - disabled, R - running"}, clients(c.src))
+			}},
+			{name: "monitor", about: "state of one client: monitor NAME", run: monitorClient},
 		}, edits("add", "set", "enable", "disable", "remove")...)},
 	}}
 
@@ -107,6 +110,7 @@ func numberOr(n int, zero string) string {
 
 type clientRow struct {
 	Disabled  bool     `json:"disabled" flag:"X"`
+	Running   bool     `json:"running" flag:"R"`
 	Name      string   `json:"name" text:""`
 	MTU       int      `json:"max-mtu"`
 	MRU       int      `json:"max-mru"`
@@ -122,17 +126,51 @@ type clientRow struct {
 	OnDemand  bool     `json:"dial-on-demand"`
 	Allow     []string `json:"allow"`
 	Proto     string   `json:"l2tp-proto-version"`
+	Status    string   `json:"status"`
 	Comment   string   `json:"comment" text:"" blank:""`
+}
+
+// monitorClient shows where one client stands.
+func monitorClient(_ context.Context, c *call) error {
+	if len(c.args.words) != 1 {
+		return usagef("say which: monitor NAME")
+	}
+	name := c.args.words[0].text
+	c.args.words = nil
+	var names []string
+	for _, x := range clients(c.src) {
+		if x.Name == name {
+			return printOne(c, stateOf(c.src.Clients(), x.Name, x.Disabled))
+		}
+		names = append(names, valueText(x.Name))
+	}
+	return fmt.Errorf("there is no client %s%s", quote(name), suggest(name, names))
+}
+
+// stateOf finds a client's state; one that the daemon does not dial has none.
+func stateOf(states []ClientState, name string, disabled bool) ClientState {
+	for _, s := range states {
+		if s.Name == name {
+			return s
+		}
+	}
+	status := "not supported"
+	if disabled {
+		status = "disabled"
+	}
+	return ClientState{Name: name, Status: status}
 }
 
 func clients(src Source) []clientRow {
 	var rows []clientRow
+	states := src.Clients()
 	for _, x := range src.Config().Clients {
 		to := x.ConnectTo
 		if x.VRF != "" {
 			to += "@" + x.VRF
 		}
-		rows = append(rows, clientRow{Disabled: x.Disabled, Name: x.Name, MTU: x.MTU, MRU: x.MRU, MRRU: numberOr(x.MRRU, "disabled"), ConnectTo: to,
+		state := stateOf(states, x.Name, x.Disabled)
+		rows = append(rows, clientRow{Disabled: x.Disabled, Running: state.Status == "connected", Status: state.Status, Name: x.Name, MTU: x.MTU, MRU: x.MRU, MRRU: numberOr(x.MRRU, "disabled"), ConnectTo: to,
 			User: x.User, Profile: x.Profile, Keepalive: Span(x.Keepalive), UseIPsec: x.UseIPsec, Default: x.AddDefaultRoute, OnDemand: x.DialOnDemand,
 			Allow: methodsText(x.Allow), Proto: x.ProtoVersion, Comment: x.Comment})
 	}

@@ -113,6 +113,15 @@ func (f *fake) Interfaces() []InterfaceRow {
 	}
 }
 
+func (f *fake) Clients() []ClientState {
+	if f.bare {
+		return nil
+	}
+	return []ClientState{{Name: "l2tp-out1", Status: "connected", Uptime: Span(time.Hour), Encoding: "esp aes-256-cbc/sha1", MTU: 1404, MRU: 1404,
+		Local: netip.MustParseAddr("10.8.0.2"), Remote: netip.MustParseAddr("10.8.0.1"), Server: "198.51.100.7:1701", Attempts: 2,
+		LastReason: "the server refuses the user or the password"}}
+}
+
 func (f *fake) Tunnels() []TunnelRow {
 	return []TunnelRow{{Tunnel: 7, RTunnel: 1, State: "established", Remote: "203.0.113.7:1701", Host: "DESKTOP-1", Sessions: 1, Uptime: Span(time.Minute), Window: 8}}
 }
@@ -175,6 +184,7 @@ var commands = []string{
 	"/interface l2tp-server server print",
 	"/interface l2tp-server tunnel print",
 	"/interface l2tp-client print",
+	"/interface l2tp-client monitor l2tp-out1",
 	"/ip pool print",
 	"/ip pool used print",
 	"/ip ipsec active-peers print",

@@ -16,6 +16,8 @@ type Source interface {
 	Config() *config.Config
 	Active() []ActiveRow
 	Interfaces() []InterfaceRow
+	// Clients are the states of the tunnels that are dialled; those without one are not.
+	Clients() []ClientState
 	Tunnels() []TunnelRow
 	IKEPeers() []IKEPeerRow
 	SAs() []SARow
@@ -124,6 +126,24 @@ type InterfaceRow struct {
 	Client   string `json:"client-address" blank:""` // outer address
 	Uptime   Span   `json:"uptime" blank:""`
 	Encoding string `json:"encoding" text:"" blank:""`
+}
+
+// ClientState is one tunnel that this router dials, as `/interface l2tp-client monitor` shows it.
+type ClientState struct {
+	Name       string     `json:"name" text:""`
+	Status     string     `json:"status"` // "dialing", "verifying password", "connected", "terminating", "disconnected"
+	Uptime     Span       `json:"uptime" blank:""`
+	Encoding   string     `json:"encoding" text:"" blank:""`
+	MTU        int        `json:"mtu" blank:""`
+	MRU        int        `json:"mru" blank:""`
+	Local      netip.Addr `json:"local-address" blank:""`  // our end of the link
+	Remote     netip.Addr `json:"remote-address" blank:""` // the server's
+	Server     string     `json:"remote-endpoint" blank:""`
+	Attempts   int        `json:"attempts"`
+	NextDial   Span       `json:"next-dial" blank:""` // until the next attempt
+	RxBytes    uint64     `json:"rx-byte"`
+	TxBytes    uint64     `json:"tx-byte"`
+	LastReason string     `json:"last-disconnect-reason" blank:""`
 }
 
 // TunnelRow is one L2TP control connection.

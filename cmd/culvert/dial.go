@@ -1,0 +1,531 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+
+	"culvert/cmd/culvert/internal/config"
+	"culvert/ipsec"
+	"culvert/ipsec/ikev1"
+	"culvert/l2tp"
+	"culvert/l2tp/sock"
+	"culvert/ppp"
+	"culvert/ppp/aaa"
+)
+
+// dialer keeps one `[l2tp.client.NAME]` connected: the server's name becomes an address, IKE makes the SAs, L2TP calls
+// inside them, PPP logs in; and when any of that fails or ends, everything is taken down in order and done again. Its
+// methods run on the loop. Events only note what happened: what follows from it is done by Tick, outside of the engine
+// that told it.
+type dialer struct {
+	d    *daemon
+	cfg  config.Client  // of the attempt under way
+	want *config.Client // by the configuration in force; nil: not to be dialled any more
+	log  *slog.Logger
+	lane lane
+
+	redial  redial
+	stage   dialStage
+	by      time.Time // when the stage has to be looked at
+	attempt int       // counts them: a late answer to an earlier one is dropped
+
+	remote  netip.Addr
+	local   netip.AddrPort
+	socket  *sock.Socket // of this dialer's own, where it does not call from port 1701
+	mark    ipsec.Mark   // that IKE has given, until it is down
+	held    ipsec.Mark   // that the kernel holds back in the clear
+	tunnel  l2tp.TunnelID
+	hungUp  bool      // the tunnel has been told, or told us
+	giveUp  time.Time // when its last acknowledgement is waited for no longer
+	session *session  // until nothing of it is left
+
+	problem string // that IKE told before it ended the call
+	reason  string // why the last attempt or connection ended
+}
+
+type dialStage uint8
+
+const (
+	dialWaiting   dialStage = iota // for the next attempt
+	dialResolving                  // the server's name
+	dialSecuring                   // by IKE
+	dialCalling                    // by L2TP
+	dialLink                       // PPP negotiates, or is up
+	dialEnding                     // goodbyes are said
+)
+
+const (
+	resolveTime = 15 * time.Second
+	secureTime  = 3 * time.Minute // IKE has given up by then: this is only to be sure
+	callTime    = 2 * time.Minute // likewise L2TP
+	hangUpTime  = 2 * time.Second // for the acknowledgement of the tunnel's goodbye
+)
+
+// reconcile makes the dialers those of the configuration. One whose settings have changed calls anew.
+func (d *daemon) reconcile(now time.Time) {
+	want := make(map[string]*config.Client)
+	for i := range d.cfg.Clients {
+		if c := &d.cfg.Clients[i]; c.Dialled() {
+			want[c.Name] = c
+		}
+	}
+	for name, dl := range d.dialers {
+		dl.want = want[name]
+		switch {
+		case dl.want == nil:
+			dl.end(now, "removed or disabled")
+		case !reflect.DeepEqual(*dl.want, dl.cfg):
+			dl.end(now, "its settings have changed")
+		}
+	}
+	for name, c := range want {
+		if d.dialers[name] == nil {
+			dl := &dialer{d: d, cfg: *c, want: c, log: d.logger("l2tp").With("client", name), lane: lane{l: d.loop}}
+			dl.redial.at = now
+			d.dialers[name] = dl
+			d.loop.add(dl)
+		}
+	}
+}
+
+func (d *daemon) dialerOf(m ipsec.Mark) *dialer {
+	for _, dl := range d.dialers {
+		if m != 0 && dl.mark == m {
+			return dl
+		}
+	}
+	return nil
+}
+
+func (d *daemon) dialerOn(t l2tp.TunnelID) *dialer {
+	for _, dl := range d.dialers {
+		if t != 0 && dl.tunnel == t {
+			return dl
+		}
+	}
+	return nil
+}
+
+// Deadline is when the stage is over, or the next attempt due.
+func (dl *dialer) Deadline() time.Time {
+	if dl.stage == dialWaiting {
+		return dl.redial.at
+	}
+	return dl.by
+}
+
+// Tick does what has become due.
+func (dl *dialer) Tick(now time.Time) {
+	switch dl.stage {
+	case dialWaiting:
+		if dl.redial.due(now) {
+			dl.begin(now)
+		}
+	case dialEnding:
+		dl.settle(now)
+	case dialSecuring, dialCalling:
+		dl.end(now, "not connected in time")
+	default:
+		dl.by = time.Time{}
+	}
+}
+
+// begin looks the server up, and which of our addresses leads there.
+func (dl *dialer) begin(now time.Time) {
+	dl.redial.begun()
+	dl.stage, dl.by, dl.problem, dl.hungUp, dl.giveUp = dialResolving, time.Time{}, "", false, time.Time{}
+	dl.attempt++
+	attempt, cfg := dl.attempt, dl.cfg
+	dl.log.Debug("dialing", "server", cfg.ConnectTo)
+	var local, remote netip.Addr
+	dl.lane.do(func() (err error) {
+		local, remote, err = resolve(cfg.ConnectTo, cfg.SrcAddress, attempt)
+		return err
+	}, func(now time.Time, err error) {
+		switch {
+		case dl.attempt != attempt || dl.stage != dialResolving:
+		case err != nil:
+			dl.end(now, err.Error())
+		default:
+			dl.secure(now, local, remote)
+		}
+	})
+}
+
+// resolve finds an address of the server, another one with each attempt, and the one of ours that packets to it leave by.
+func resolve(host string, src netip.Addr, attempt int) (local, remote netip.Addr, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), resolveTime)
+	defer cancel()
+	family := "ip"
+	switch {
+	case src.Is4():
+		family = "ip4"
+	case src.IsValid():
+		family = "ip6"
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, family, host)
+	if err == nil && len(addrs) == 0 {
+		err = errors.New("no such name")
+	}
+	if err != nil {
+		return local, remote, fmt.Errorf("connect-to: %s has no address: %w: correct the name, or see that the name server answers", host, err)
+	}
+	remote = addrs[(attempt-1)%len(addrs)].Unmap()
+	var from net.Addr
+	if src.IsValid() {
+		from = net.UDPAddrFromAddrPort(netip.AddrPortFrom(src, 0))
+	}
+	// Connecting a UDP socket sends nothing: it asks the routing table.
+	dialer := net.Dialer{LocalAddr: from}
+	conn, err := dialer.DialContext(ctx, "udp", netip.AddrPortFrom(remote, l2tpPort).String())
+	if err != nil {
+		return local, remote, fmt.Errorf("no way to the server: %w: see that the address and the route are there", err)
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), remote, nil
+}
+
+// secure calls by IKE; without use-ipsec there is nothing to secure.
+func (dl *dialer) secure(now time.Time, local, remote netip.Addr) {
+	d := dl.d
+	if dl.cfg.UseIPsec && d.ike == nil {
+		dl.end(now, "this router has no IPsec: its log says why")
+		return
+	}
+	dl.remote = remote
+	if err := dl.openSocket(local); err != nil {
+		dl.end(now, err.Error())
+		return
+	}
+	if !dl.cfg.UseIPsec {
+		dl.call(now, 0)
+		return
+	}
+	dl.stage, dl.by = dialSecuring, now.Add(secureTime)
+	mark, err := d.ike.Dial(now, ikev1.Dial{
+		Peer:      ikev1.NewServer(dl.cfg.Name, ipsec.Secret(dl.cfg.IPsecSecret)),
+		Path:      ipsec.Path{Local: netip.AddrPortFrom(local, ikePort), Remote: netip.AddrPortFrom(remote, ikePort)},
+		LocalPort: dl.local.Port(),
+	})
+	if err != nil {
+		dl.end(now, err.Error())
+		return
+	}
+	// From here on nothing with this mark leaves but through its SAs, until it is given up.
+	dl.mark, dl.held = mark, mark
+	if err := d.xfrm.Hold(mark, remote); err != nil {
+		dl.end(now, err.Error())
+	}
+}
+
+const ikePort = 500
+
+// secured: the SAs stand.
+func (dl *dialer) secured(now time.Time, info ikev1.ClientInfo) {
+	if dl.stage != dialSecuring {
+		return
+	}
+	// The server may have answered from another address, and IKE chosen it.
+	if remote := info.Remote.Addr().Unmap(); remote != dl.remote {
+		dl.remote = remote
+		if err := dl.d.xfrm.Hold(info.Mark, remote); err != nil {
+			dl.end(now, err.Error())
+			return
+		}
+	}
+	dl.call(now, l2tp.Via(info.Mark))
+}
+
+// moved: the server's address has changed, and the SAs followed.
+func (dl *dialer) moved(remote netip.Addr) {
+	if err := dl.d.xfrm.Hold(dl.mark, remote); err != nil {
+		dl.log.Error("the server's new address is not held back in the clear", "remote", remote, "error", err)
+	}
+}
+
+// unsecured: IKE has ended the call, or the server has.
+func (dl *dialer) unsecured(now time.Time, reason string) {
+	dl.mark = 0
+	dl.end(now, cmp.Or(dl.problem, "IPsec: "+reason))
+}
+
+// openSocket chooses the port to call from: L2TP's own, which some servers insist on, unless somebody else there needs it.
+func (dl *dialer) openSocket(local netip.Addr) (err error) {
+	d := dl.d
+	dl.local = netip.AddrPortFrom(local, l2tpPort)
+	for _, other := range d.dialers {
+		// The kernel tells tunnels apart by their addresses and ports.
+		if other != dl && other.stage > dialResolving && other.remote == dl.remote && other.local == dl.local {
+			return dl.openOwn(local)
+		}
+	}
+	if !dl.cfg.UseIPsec && protection(d.cfg) == l2tp.ProtectionRequired && slices.Contains(d.ports(), l2tpPort) {
+		return dl.openOwn(local) // nothing passes 1701 in the clear, by order of the server's settings
+	}
+	peer := l2tp.Peer{Local: dl.local, Remote: netip.AddrPortFrom(dl.remote, l2tpPort)}
+	for _, s := range d.socks {
+		if covers(s.LocalAddr(), peer) {
+			if dl.cfg.UseIPsec && !s.Marks() {
+				return errNoMarks
+			}
+			return nil
+		}
+	}
+	everywhere := netip.IPv4Unspecified()
+	if local.Is6() {
+		everywhere = netip.IPv6Unspecified()
+	}
+	if _, err := d.listen(netip.AddrPortFrom(everywhere, l2tpPort)); err != nil {
+		dl.log.Info("UDP port 1701 is not to be had, calling from another", "error", err)
+		return dl.openOwn(local)
+	}
+	return nil
+}
+
+func (dl *dialer) openOwn(local netip.Addr) (err error) {
+	if dl.socket, err = dl.d.listen(netip.AddrPortFrom(local, 0)); err != nil {
+		return err
+	}
+	dl.local = dl.socket.LocalAddr()
+	return nil
+}
+
+// call begins L2TP.
+func (dl *dialer) call(now time.Time, via l2tp.Via) {
+	id, err := dl.d.l2tp.Dial(now, l2tp.Peer{Local: dl.local, Remote: netip.AddrPortFrom(dl.remote, l2tpPort), Via: via}, l2tp.Dial{})
+	if err != nil {
+		dl.end(now, err.Error())
+		return
+	}
+	dl.stage, dl.by, dl.tunnel = dialCalling, now.Add(callTime), id
+}
+
+// tunnelDown: L2TP did not come up, or has ended. With a session PPP tells why.
+func (dl *dialer) tunnelDown(now time.Time, cause l2tp.Cause) {
+	dl.hungUp = true
+	dl.end(now, dl.explainL2TP(cause))
+}
+
+// released: nothing of the tunnel is left to say.
+func (dl *dialer) released(now time.Time) {
+	dl.tunnel, dl.hungUp = 0, true
+	dl.end(now, "the tunnel is gone")
+	dl.by = now
+}
+
+// attach gives the dialer its link, which is about to start.
+func (dl *dialer) attach(s *session) {
+	dl.stage, dl.by, dl.session = dialLink, time.Time{}, s
+	s.gone = append(s.gone, func() {
+		dl.session = nil
+		dl.by = time.Now()
+	})
+}
+
+// ppp is what the link negotiates towards.
+func (dl *dialer) ppp() ppp.Config {
+	p := dl.profile()
+	c := ppp.DefaultConfig()
+	c.Name, c.Auth = dl.d.cfg.Server.PPP.Name, nil
+	c.User, c.Password, c.Allow = dl.cfg.User, dl.cfg.Password, dl.cfg.Allow
+	c.MTU, c.MRU, c.Keepalive = dl.cfg.MTU, dl.cfg.MRU, dl.cfg.Keepalive
+	c.PeerDNS = dl.cfg.UsePeerDNS != "no"
+	c.IPv6, c.Encrypt = p.UseIPv6, p.Encrypt
+	return c
+}
+
+func (dl *dialer) profile() aaa.Profile { return dl.d.cfg.AAA.Profiles[dl.cfg.Profile] }
+
+// grant adds to what the server has let us have what our own settings want.
+func (dl *dialer) grant(g *aaa.Grant) {
+	p := dl.profile()
+	g.Interface, g.Profile, g.OnUp, g.OnDown = dl.cfg.Name, dl.cfg.Profile, p.OnUp, p.OnDown
+	if dl.cfg.AddDefaultRoute {
+		g.Routes = append(g.Routes, aaa.Route{Dst: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Metric: dl.cfg.DefaultRouteDistance})
+	}
+}
+
+// connected: the link is up.
+func (dl *dialer) connected(now time.Time, info ppp.Info) {
+	dl.redial.connected(now)
+	s := dl.session
+	dl.log.Info("connected", "server", s.l2tp.Tunnel.Peer.Remote, "user", info.User, "interface", s.unit.Name(),
+		"local-address", info.Network.Local, "remote-address", info.Network.Remote, "mtu", info.Network.MTU, "ipsec", dl.mark != 0)
+}
+
+// disconnected: the link has ended.
+func (dl *dialer) disconnected(now time.Time, cause ppp.Cause) { dl.end(now, dl.explainPPP(cause)) }
+
+// end notes that the attempt or the connection is over, and why. Tick does the rest.
+func (dl *dialer) end(now time.Time, reason string) {
+	switch dl.stage {
+	case dialEnding:
+		return
+	case dialWaiting:
+		dl.redial.begun()
+	default:
+		dl.reason = reason
+	}
+	dl.stage, dl.by = dialEnding, now
+}
+
+// settle takes down what there still is, from the top down: PPP, L2TP, the SAs, the hold on the mark.
+func (dl *dialer) settle(now time.Time) {
+	d := dl.d
+	if dl.session != nil {
+		dl.by = time.Time{} // its end calls
+		if !dl.session.closed {
+			dl.session.link.Close(now, ppp.Cause{Code: ppp.CauseAdmin, Text: dl.reason})
+		}
+		return
+	}
+	if dl.tunnel != 0 && !dl.hungUp {
+		dl.hungUp = true
+		d.l2tp.CloseTunnel(now, dl.tunnel, l2tp.Cause{Reason: l2tp.ReasonAdmin})
+	}
+	if dl.tunnel != 0 && dl.giveUp.IsZero() {
+		dl.giveUp = now.Add(hangUpTime)
+	}
+	if dl.tunnel != 0 && now.Before(dl.giveUp) {
+		dl.by = dl.giveUp
+		return
+	}
+	dl.tunnel = 0
+	if dl.mark != 0 {
+		d.ike.ClosePeer(now, dl.mark, dl.reason)
+		dl.mark = 0
+	}
+	if dl.held != 0 {
+		if err := d.xfrm.Unhold(dl.held); err != nil {
+			dl.log.Warn("the mark stays held back", "mark", dl.held, "error", err)
+		}
+		dl.held = 0
+	}
+	if dl.socket != nil {
+		d.unlisten(dl.socket)
+		dl.socket = nil
+	}
+	dl.local, dl.remote = netip.AddrPort{}, netip.Addr{}
+	dl.again(now)
+}
+
+// again arranges what comes after the end.
+func (dl *dialer) again(now time.Time) {
+	dl.stage, dl.by = dialWaiting, time.Time{}
+	switch {
+	case dl.want == nil || dl.d.stopping.stage != running:
+		dl.log.Info("not dialled any more", "reason", dl.reason)
+		dl.d.loop.remove(dl)
+		delete(dl.d.dialers, dl.cfg.Name)
+	case !reflect.DeepEqual(*dl.want, dl.cfg):
+		dl.cfg, dl.redial = *dl.want, redial{at: now}
+	default:
+		dl.redial.failed(now, rand.Float64())
+		dl.log.Warn("not connected: "+dl.reason, "server", dl.cfg.ConnectTo, "again-in", dl.redial.at.Sub(now).Round(100*time.Millisecond))
+	}
+}
+
+// explainPPP says why the link ended, and what mends it.
+func (dl *dialer) explainPPP(c ppp.Cause) string {
+	switch c.Code {
+	case ppp.CauseAuthFailed:
+		return "the server refuses the user or the password: correct them in [l2tp.client." + dl.cfg.Name + "]"
+	case ppp.CauseNoCommonAuth:
+		return "the server wants another way to log in than `allow` names (" + c.String() + ")"
+	case ppp.CauseNoAnswer:
+		return "the server opened the session and does not speak PPP on it: its log knows why"
+	}
+	return c.String()
+}
+
+// explainL2TP does so for the tunnel.
+func (dl *dialer) explainL2TP(c l2tp.Cause) string {
+	silent := c.Reason == l2tp.ReasonTimeout || c.Reason == l2tp.ReasonSetupTimeout
+	switch {
+	case silent && dl.cfg.UseIPsec:
+		return "IPsec stands, and the server does not answer L2TP in it: see that its L2TP runs, and takes what comes by IPsec"
+	case silent:
+		return "the server does not answer L2TP on UDP port 1701: see that it runs, that nothing on the way drops it, and whether it wants IPsec (use-ipsec = true)"
+	case c.Reason == l2tp.ReasonPeer && c.Result == l2tp.StopNotAuthorized:
+		return "the server does not let this router open a tunnel (" + c.String() + "): see who may, in its settings"
+	}
+	return "L2TP: " + c.String()
+}
+
+// status is what RouterOS calls the state of a client.
+func (dl *dialer) status(now time.Time) string {
+	switch dl.stage {
+	case dialWaiting:
+		return "disconnected"
+	case dialEnding:
+		return "terminating"
+	case dialLink:
+		if s := dl.session; s != nil && s.up {
+			return "connected"
+		} else if s != nil && s.link.Snapshot(now).Phase >= ppp.PhaseAuthenticate {
+			return "verifying password"
+		}
+	}
+	return "dialing"
+}
+
+// listen opens a control socket beside the server's: another port, or 1701 where the server has none.
+func (d *daemon) listen(addr netip.AddrPort) (*sock.Socket, error) {
+	s, err := sock.Open(sock.Options{Listen: addr, Reuse: true, Marks: true, Control: d.expose})
+	if err != nil {
+		return nil, err
+	}
+	if !s.Marks() && d.ike != nil {
+		s.Close()
+		return nil, errNoMarks
+	}
+	d.serve(s)
+	return s, nil
+}
+
+var errNoMarks = errors.New("this kernel does not tell by which SA a datagram came (SO_RCVMARK): Linux 5.19 or later is needed for use-ipsec")
+
+// serve takes a socket in.
+func (d *daemon) serve(s *sock.Socket) {
+	d.socks = append(d.socks, s)
+	go s.Serve(func(dg sock.Datagram, msg []byte) {
+		d.receiveControl(l2tp.Peer{Local: dg.Local, Remote: dg.Remote, Via: l2tp.Via(dg.Mark)}, msg)
+	})
+}
+
+func (d *daemon) unlisten(s *sock.Socket) {
+	d.socks = slices.DeleteFunc(d.socks, func(x *sock.Socket) bool { return x == s })
+	s.Close()
+}
+
+// protection is the server's use-ipsec; none where there is no server.
+func protection(cfg *config.Config) l2tp.Protection {
+	if !cfg.Server.Enabled {
+		return l2tp.ProtectionNone
+	}
+	return cfg.Server.UseIPsec
+}
+
+// usesIPsec says whether the server or a client does.
+func usesIPsec(cfg *config.Config) bool {
+	return protection(cfg) != l2tp.ProtectionNone ||
+		slices.ContainsFunc(cfg.Clients, func(c config.Client) bool { return c.Dialled() && c.UseIPsec })
+}
+
+// l2tpConfig is the engine's configuration. Without a server it takes no calls: an invalid prefix is nobody's.
+func l2tpConfig(cfg *config.Config) l2tp.Config {
+	c := cfg.Server.L2TP
+	if !cfg.Server.Enabled {
+		c.Protection, c.Allowed = l2tp.ProtectionNone, []netip.Prefix{{}}
+	}
+	return c
+}
