@@ -44,7 +44,7 @@ race: ## unit tests under the race detector
 	CGO_ENABLED=1 $(GO) test -short -race ./...
 
 lab: deps kernel ## every end-to-end test, inside user-mode Linux 6.1 and 6.12, against strongSwan, xl2tpd and pppd
-	$(GO) test -run '^TestLab' -count 1 -timeout 50m -v ./... | grep -vE '^(=== |testing: warning: no tests|PASS|ok .*no tests to run)|no test files'; exit $${PIPESTATUS[0]}
+	$(GO) test -run '^TestLab' -count 1 -timeout 50m -v ./... | grep --line-buffered -vE '^(=== |testing: warning: no tests|PASS|ok .*no tests to run)|no test files'; exit $${PIPESTATUS[0]}
 
 cross: ## static binaries for every board family, with their sizes
 	@mkdir -p $(BUILD)
