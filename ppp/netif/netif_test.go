@@ -119,13 +119,24 @@ func changes(t *testing.T, f func()) int {
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
 		t.Fatal(err)
 	}
-	f()
-	n := 0
-	for buf := make([]byte, 8192); ; n++ {
-		if _, _, err := unix.Recvfrom(fd, buf, 0); err != nil {
-			return n
+	read := func() (n int) {
+		for buf := make([]byte, 8192); ; n++ {
+			if _, _, err := unix.Recvfrom(fd, buf, 0); err != nil {
+				return n
+			}
 		}
 	}
+	// The kernel finishes an IPv6 address in its own time: let what was done before come to rest.
+	for quiet := false; !quiet; {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 500)
+		if err != nil && err != unix.EINTR {
+			t.Fatal(err)
+		}
+		quiet = n == 0
+		read()
+	}
+	f()
+	return read()
 }
 
 func TestSetUp(t *testing.T) {
