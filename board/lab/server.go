@@ -2,7 +2,9 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"os"
 	"time"
 )
 
@@ -38,11 +40,17 @@ func (r *Reference) Stop() {
 	r.Node.Kill()
 }
 
-// Memory returns the resident memory of all of the server's processes in octets: each session has a pppd. What they share
-// is counted once.
+// Memory returns the resident memory of all of the server's processes in octets: each session has a pppd. What comes from
+// a program's files is counted once for all processes of that program.
 func (r *Reference) Memory() (total int64) {
+	files := map[string]int64{}
 	for _, pid := range r.Processes() {
-		total += procMemory(pid, "smaps_rollup", "Pss:")
+		total += procMemory(pid, "status", "RssAnon:") + procMemory(pid, "status", "RssShmem:")
+		program, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		files[program] = max(files[program], procMemory(pid, "status", "RssFile:"))
+	}
+	for _, n := range files {
+		total += n
 	}
 	return total
 }

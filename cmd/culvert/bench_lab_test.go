@@ -217,7 +217,7 @@ func TestBenchIKE(t *testing.T) {
 }
 
 // Resident memory with 1, 10 and 50 IPsec clients connected. Of culvert it is the resident set, of the reference the sum
-// over its daemons and pppds with shared pages counted once.
+// over its daemons and pppds with the programs' own files counted once.
 func TestBenchMemory(t *testing.T) {
 	inBench(t, func(t *testing.T, l *lab.L) {
 		const most = 50
