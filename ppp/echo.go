@@ -130,10 +130,14 @@ func (m *meter) sooner(due time.Time, period time.Duration) time.Time {
 	return due
 }
 
-// lastSeen dates the last packet: by the age that is known, else by the counter having moved.
+// idleUnit is what ages are rounded down to: the kernel counts whole seconds.
+const idleUnit = time.Second
+
+// lastSeen dates the last packet: by the age that is known, else by the counter having moved. The rounded age of one and
+// the same packet dates it anew each time, later by the odd millisecond: that is no packet.
 func lastSeen(now, before time.Time, idle time.Duration, moved bool) time.Time {
 	if idle >= 0 {
-		if t := now.Add(-idle); t.After(before) {
+		if t := now.Add(-idle); !t.Before(before.Add(idleUnit)) {
 			return t
 		}
 		return before

@@ -387,6 +387,29 @@ func TestKeepaliveTraffic(t *testing.T) {
 	}
 }
 
+// TestKeepaliveRoundedAges: a data path that counts in whole seconds, asked a little late each time, dates its last packet
+// anew with every answer. The peer is silent all the same.
+func TestKeepaliveRoundedAges(t *testing.T) {
+	var last time.Time
+	s := up(t, serverConfig(), func(s *station, _ *Env) {
+		last = s.now
+		s.traffic = func() Traffic {
+			age := s.now.Sub(last).Truncate(time.Second)
+			return Traffic{RxIdle: age, TxIdle: age}
+		}
+	})
+	start := s.now
+	for s.cause == nil && s.now.Sub(start) < 2*time.Minute {
+		s.now = s.link.Deadline().Add(3 * time.Millisecond)
+		s.link.Tick(s.now)
+		s.run(0) // Terminate-Requests to nobody
+	}
+	s.ended(CauseKeepalive)
+	if took := s.now.Sub(start); took > serverConfig().Keepalive+15*time.Second {
+		t.Errorf("noticed after %v", took)
+	}
+}
+
 func TestTimeouts(t *testing.T) {
 	c := serverConfig()
 	c.Keepalive = 0
