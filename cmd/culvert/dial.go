@@ -211,11 +211,16 @@ func (dl *dialer) secure(now time.Time, local, remote netip.Addr) {
 		return
 	}
 	dl.stage, dl.by = dialSecuring, now.Add(secureTime)
-	mark, err := d.ike.Dial(now, ikev1.Dial{
+	call := ikev1.Dial{
 		Peer:      ikev1.NewServer(dl.cfg.Name, ipsec.Secret(dl.cfg.IPsecSecret)),
 		Path:      ipsec.Path{Local: netip.AddrPortFrom(local, ikePort), Remote: netip.AddrPortFrom(remote, ikePort)},
 		LocalPort: dl.local.Port(),
-	})
+	}
+	if dl.second() {
+		// Under one identity the server would take the second call for the first one begun anew.
+		call.ID, call.Peer.SendInitialContact = "keyid:"+dl.cfg.Name, false
+	}
+	mark, err := d.ike.Dial(now, call)
 	if err != nil {
 		dl.end(now, err.Error())
 		return
@@ -258,15 +263,22 @@ func (dl *dialer) unsecured(now time.Time, reason string) {
 	dl.end(now, cmp.Or(dl.problem, "IPsec: "+reason))
 }
 
+// second says whether another client calls the same server already, from L2TP's own port.
+func (dl *dialer) second() bool {
+	for _, other := range dl.d.dialers {
+		if other != dl && other.stage > dialResolving && other.remote == dl.remote && other.local == netip.AddrPortFrom(dl.local.Addr(), l2tpPort) {
+			return true
+		}
+	}
+	return false
+}
+
 // openSocket chooses the port to call from: L2TP's own, which some servers insist on, unless somebody else there needs it.
 func (dl *dialer) openSocket(local netip.Addr) (err error) {
 	d := dl.d
 	dl.local = netip.AddrPortFrom(local, l2tpPort)
-	for _, other := range d.dialers {
-		// The kernel tells tunnels apart by their addresses and ports.
-		if other != dl && other.stage > dialResolving && other.remote == dl.remote && other.local == dl.local {
-			return dl.openOwn(local)
-		}
+	if dl.second() {
+		return dl.openOwn(local) // the kernel tells tunnels apart by their addresses and ports
 	}
 	if !dl.cfg.UseIPsec && protection(d.cfg) == l2tp.ProtectionRequired && slices.Contains(d.ports(), l2tpPort) {
 		return dl.openOwn(local) // nothing passes 1701 in the clear, by order of the server's settings
@@ -441,6 +453,10 @@ func (dl *dialer) explainPPP(c ppp.Cause) string {
 		return "the server refuses the user or the password: correct them in [l2tp.client." + dl.cfg.Name + "]"
 	case ppp.CauseNoCommonAuth:
 		return "the server wants another way to log in than `allow` names (" + c.String() + ")"
+	case ppp.CauseNoCarrier:
+		return "the session below ended: " + c.Text
+	case ppp.CauseKeepalive:
+		return "the server has fallen silent (" + c.Text + ")"
 	case ppp.CauseNoAnswer:
 		return "the server opened the session and does not speak PPP on it: its log knows why"
 	}

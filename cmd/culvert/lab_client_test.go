@@ -288,8 +288,13 @@ func TestLabClientRefused(t *testing.T) {
 		change()
 		r.up(60 * time.Second)
 		// IPsec stands, and L2TP does not answer in it.
+		c.Extra = "disabled = true\n"
+		change()
+		r.clean()
 		r.server.L2TP.Kill()
-		r.fails("L2TP", 90*time.Second)
+		c.Extra = ""
+		change()
+		r.fails("does not answer L2TP", 90*time.Second)
 		r.Signal(syscall.SIGTERM)
 		if err := r.Wait(15 * time.Second); err != nil {
 			t.Errorf("culvert: %v", err)
@@ -343,7 +348,7 @@ func TestLabClientCulvert(t *testing.T) {
 			if _, err := server.server.Ping(addr, 10*time.Second); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
-			if _, err := server.lan.Transfer(near, addr, callSize); err != nil {
+			if _, err := server.server.Transfer(near, addr, callSize); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
