@@ -5,7 +5,7 @@
 # The lab's clocks are real and its machine may be shared: a test that fails is run once more, and that is said. A test
 # that fails twice has failed.
 set -u
-dial='^TestLab(Dial|Client(Direct|NAT|Plain|ServerGone|Refused|Culvert))$'
+dial='^TestLab(Dial|Client(Direct|NAT|Plain|ServerGone|Refused|Unreachable|Culvert))$'
 case ${1:-} in
 dial) which=(-run "$dial") ;;
 '') which=(-run '^TestLab' -skip "$dial") && echo "left to make lab-dial: the calling side (TestLabDial, TestLabClient...)" ;;
