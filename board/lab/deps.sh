@@ -3,7 +3,7 @@
 set -eu
 packages="build-essential flex bison bc libelf-dev libssl-dev xz-utils kmod procps linux-source-6.12
 user-mode-linux strongswan-charon strongswan-starter strongswan-swanctl libstrongswan-standard-plugins libcharon-extra-plugins
-libstrongswan-extra-plugins xl2tpd ppp iproute2 iptables nftables iperf3 tcpdump tshark
+libstrongswan-extra-plugins xl2tpd ppp softether-vpnserver softether-vpncmd iproute2 iptables nftables iperf3 tcpdump tshark
 iputils-ping netcat-openbsd qemu-user-static ca-certificates git"
 missing=
 for p in $packages; do

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The lab's clients against the reference server: direct and behind a NAT, with port 1701 and with an ephemeral one.
@@ -83,5 +85,55 @@ func TestLabDialler(t *testing.T) {
 		start = time.Now()
 		l.Must(charon.Exchange(n), "exchange")
 		t.Logf("%d times both phases in %.2f s, the server's CPU so far %v", n, time.Since(start).Seconds(), ref.CPU())
+	}, Kernels("6.12"))
+}
+
+// The lab's clients against SoftEther: with IPsec directly and behind a NAT, and plain.
+func TestLabSoftEther(t *testing.T) {
+	Run(t, func(t *testing.T, l *L) {
+		in := l.Internet()
+		server := in.Host("server", "192.0.2.1")
+		nat := in.NAT("nat", "203.0.113.1")
+		clients := map[string]*Node{"direct": in.Host("direct", "198.51.100.2"), "nat": nat.Host("hidden", "10.0.0.2")}
+		ike := IKE{PSK: "a shared secret", Proposals: "aes128-sha1-modp2048", ESP: "aes128-sha1"}
+		lns := LNS{Local: "192.168.99.1", Pool: "192.168.99.2-192.168.99.9", Users: map[string]string{"user1": "s3cret"}}
+		start := time.Now()
+		se := SoftEtherServer(server, ike, lns)
+		t.Logf("serves after %.2f s, %.1f MB", time.Since(start).Seconds(), float64(se.Memory())/(1<<20))
+		for _, where := range []string{"direct", "nat"} {
+			// It asks every client for its NetBIOS name in the clear, which is refused: only the tunnel's own is looked for.
+			outside := server.Capture("eth0", func(p Packet) bool { return p.port(1701) || p.Proto == unix.IPPROTO_TCP })
+			c := NewClient(clients[where], ClientConfig{Server: server.Up.Addrs[0], User: "user1", Password: "s3cret", IKE: ike})
+			addr, err := c.Connect(t.Context())
+			if err != nil {
+				t.Fatalf("%s: %v", where, err)
+			}
+			c.IP("route add " + se.Local.String() + " dev ppp0")
+			if _, err := c.Ping(se.Local, 5*time.Second); err != nil {
+				t.Error(err)
+			}
+			if _, err := server.Ping(addr, 5*time.Second); err != nil {
+				t.Error(err)
+			}
+			rate, err := c.Transfer(server, se.Local, 4<<20)
+			if err != nil {
+				t.Error(err)
+			}
+			t.Logf("%s: %v, %.0f Mbit/s", where, addr, rate)
+			if len(server.IPsecState()) > 0 {
+				t.Errorf("the server's kernel has SAs: %s", server.IPsecState())
+			}
+			if got := outside.Stop(); len(got) > 0 {
+				t.Errorf("%d packets outside of IPsec, the first %v", len(got), got[0])
+			}
+			if err := c.Disconnect(t.Context()); err != nil {
+				t.Error(err)
+			}
+			c.Kill()
+		}
+		se.Stop()
+		if left := server.Processes(); len(left) > 0 {
+			t.Errorf("processes left: %v", left)
+		}
 	}, Kernels("6.12"))
 }
