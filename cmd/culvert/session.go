@@ -59,6 +59,9 @@ func (d *daemon) sessionUp(info l2tp.SessionInfo) {
 		}
 		s.ppp, auth = s.dialer.ppp(), nil
 	}
+	if user := d.keyHolder(info.Tunnel.Peer.Via); user != "" && auth != nil {
+		auth = keyBound{auth, user}
+	}
 	s.ppp = d.fit(s.ppp, info)
 	fd, ok := d.plane.Session(info.Tunnel.Local, info.Local)
 	if !ok {

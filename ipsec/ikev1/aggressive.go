@@ -95,6 +95,9 @@ func (sa *phase1) aggressiveThird(now time.Time, m *message) {
 		return
 	}
 	sa.detectNAT(natDetections(payloads, sa.natt), m.path, sa.path)
+	if !sa.identified(now, m) {
+		return
+	}
 	sa.vendors.read(payloads)
 	sa.iv = next
 	sa.reply = reply{}

@@ -14,10 +14,11 @@ import (
 type clientKey struct {
 	remote netip.AddrPort
 	id     string // type and data of the identification payload, without protocol and port
+	user   string // whose key it has, empty for the shared one
 }
 
-func keyOf(remote netip.AddrPort, idBody []byte) clientKey {
-	return clientKey{remote, string(idBody[:1]) + string(idBody[4:])}
+func keyOf(remote netip.AddrPort, idBody []byte, user string) clientKey {
+	return clientKey{remote, string(idBody[:1]) + string(idBody[4:]), user}
 }
 
 // client is who is behind one or several ISAKMP SAs, and what the data path knows as one Mark.
@@ -51,7 +52,7 @@ const (
 // attach finds or makes the client of a newly authenticated ISAKMP SA. contact says that the peer announced by an
 // authenticated notification that it has no other (RFC 2407 section 4.6.3.3). False means that there is no room.
 func (e *Engine) attach(now time.Time, sa *phase1, contact bool) bool {
-	key := keyOf(sa.path.Remote, sa.idBody)
+	key := keyOf(sa.path.Remote, sa.idBody, sa.user)
 	if contact || sa.vendors.initialContact {
 		sa.contact = contact
 		e.initialContact(now, nil, sa.peer, key, contact)
@@ -249,7 +250,7 @@ func (c *client) lastHeard(now time.Time) time.Time {
 // clients whose ISAKMP SA ran out while their children live, so there it takes silence even at the same port.
 func (e *Engine) initialContact(now time.Time, except *client, peer *Peer, key clientKey, sure bool) {
 	for _, c := range e.clients {
-		if c == except || !c.trusts(peer) || c.key.id != key.id || c.path.Remote.Addr() != key.remote.Addr() {
+		if c == except || !c.trusts(peer) || c.key.id != key.id || c.key.user != key.user || c.path.Remote.Addr() != key.remote.Addr() {
 			continue
 		}
 		if c.outlived(now, c.path.Remote == key.remote, sure) {
@@ -278,7 +279,7 @@ func (sa *phase1) announced(now time.Time) {
 	}
 	sa.contact = true
 	e, c := sa.e, sa.client
-	key := keyOf(sa.path.Remote, sa.idBody)
+	key := keyOf(sa.path.Remote, sa.idBody, sa.user)
 	e.initialContact(now, c, sa.peer, key, true)
 	own := c.dial != nil // the server of a call of ours keeps its mark in any case
 	for i := len(c.children) - 1; i >= 0; i-- {

@@ -29,14 +29,18 @@ const (
 type Peer struct {
 	Name               string
 	Remote             []netip.Prefix
-	Secret             ipsec.Secret // pre-shared key
+	Secret             ipsec.Secret // pre-shared key; may be empty where there are Keys
+	Keys               []UserKey    // more pre-shared keys, each one user's own
 	Exchange           ExchangeMode
+	ID                 string // how we show ourselves, as Dial.ID; empty for the address that the peer dialled
+	RemoteID           string // how the peer has to show itself, as Dial.ID; empty: as Exchange says
 	Profile            Profile
 	Proposal           Proposal
 	SendInitialContact bool
 }
 
-// ExchangeMode is how phase 1 is done. MainL2TP is main mode that accepts any identity, as RouterOS names it.
+// ExchangeMode is how phase 1 is done. Main expects a peer to show itself by its address, as RFC 2409 section 5.4 has it;
+// MainL2TP is main mode that accepts any identity, as RouterOS names it.
 type ExchangeMode uint8
 
 const (

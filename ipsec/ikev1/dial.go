@@ -285,7 +285,7 @@ func (d *dialing) attach(now time.Time, sa *phase1) {
 		c.move(now, sa.path.Remote)
 		delete(e.byKey, c.key)
 	}
-	c.key, c.idBody = keyOf(sa.path.Remote, sa.idBody), sa.idBody
+	c.key, c.idBody = keyOf(sa.path.Remote, sa.idBody, ""), sa.idBody
 	if e.byKey[c.key] == nil {
 		e.byKey[c.key] = c
 	}

@@ -51,8 +51,11 @@ type Engine struct {
 	timers   timers
 	lastMark uint32 // rotates through the mask, so that a freed mark rests as long as possible
 	drops    [numDrops]uint64
-	notifies bucket // refusals to peers that have not authenticated
-	warnings bucket // log lines about such peers
+	passes   budgets      // passes over the users' keys
+	lately   recent       // whose keys were right
+	decoy    ipsec.Secret // stands in for the key of users that do not exist
+	notifies bucket       // refusals to peers that have not authenticated
+	warnings bucket       // log lines about such peers
 	calls    []func()
 	calling  bool
 	closed   bool
@@ -87,7 +90,9 @@ func New(cfg Config, env Env) *Engine {
 		children: make(map[ipsec.SPI]*child),
 		notifies: bucket{burst: 20, rate: 10},
 		warnings: bucket{burst: 20, rate: 1},
+		passes:   budgets{burst: passBurst, rate: passRate},
 	}
+	e.decoy, _ = e.random(32) // without random numbers there is no exchange at all
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -288,7 +293,7 @@ func (e *Engine) Close(now time.Time) {
 }
 
 // Reconfigure replaces the configuration. Clients stay as they are, under the new settings of their peer, unless their
-// peer is gone or has another secret; then they are told goodbye. Half-open exchanges are dropped: clients try again.
+// peer is gone or their secret is another; then they are told goodbye. Half-open exchanges are dropped: clients try again.
 // What Dial has begun goes on as it was begun.
 func (e *Engine) Reconfigure(now time.Time, cfg Config) {
 	e.at = now
@@ -298,7 +303,7 @@ func (e *Engine) Reconfigure(now time.Time, cfg Config) {
 			continue
 		}
 		p := e.peerNamed(c.peer.Name)
-		if p == nil || !slices.Equal(p.Secret, c.peer.Secret) {
+		if p == nil || !slices.Equal(p.keyOfUser(c.key.user), c.peer.keyOfUser(c.key.user)) {
 			c.goodbye(now, "configuration changed")
 			continue
 		}

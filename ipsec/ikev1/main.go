@@ -3,6 +3,7 @@ package ikev1
 import (
 	"bytes"
 	"crypto/hmac"
+	"net/netip"
 	"time"
 
 	"culvert/ipsec"
@@ -18,7 +19,8 @@ import (
 //	5 ->  HDR*, IDii, HASH_I
 //	6 <-  HDR*, IDir, HASH_R
 //
-// The key is chosen by source address, for it is needed to read message 5, which is where the identity is.
+// The key is chosen by source address, for it is needed to read message 5, which is where the identity is. Where users
+// have keys of their own, all of them are tried (keyring.go).
 
 // mainFirst answers message 1 with the chosen transform and what we can do.
 func (sa *phase1) mainFirst(now time.Time, m *message, answer isakmp.SA) {
@@ -162,12 +164,17 @@ func (sa *phase1) exchangeKeys(now time.Time, peer []byte, done func(now time.Ti
 // derive makes the keys once both nonces and the secret are there.
 func (sa *phase1) derive() error {
 	c, h := sa.chosen.cipher, sa.chosen.hash
-	sa.keys = derivePhase1(c, h, sa.peer.Secret, sa.ni, sa.nr, sa.secret, sa.id.initiator, sa.id.responder)
+	sa.iv = phase1IV(c, h, sa.gi, sa.gr)
+	if sa.ring() && !sa.aggressive {
+		return nil // message 5 will show which key it is
+	}
+	var secret ipsec.Secret
+	secret, sa.user = sa.namedKey()
+	sa.keys = derivePhase1(c, h, secret, sa.ni, sa.nr, sa.secret, sa.id.initiator, sa.id.responder)
 	clear(sa.secret) // the keys replace it
 	sa.secret = nil
 	var err error
 	sa.crypt, err = newCrypt(c, sa.keys.enc)
-	sa.iv = phase1IV(c, h, sa.gi, sa.gr)
 	return err
 }
 
@@ -193,6 +200,10 @@ func (sa *phase1) mainFifth(now time.Time, m *message) {
 	e := sa.e
 	if !m.encrypted() {
 		e.drop(DropFlags, m.path)
+		return
+	}
+	if sa.crypt == nil {
+		sa.tryKeys(now, m)
 		return
 	}
 	plain, next, err := sa.crypt.open(sa.iv, m.body())
@@ -223,6 +234,9 @@ func (sa *phase1) mainFifth(now time.Time, m *message) {
 		return
 	}
 	sa.idBody = id // decrypted into a buffer of its own
+	if !sa.identified(now, m) {
+		return
+	}
 	sa.vendors.read(payloads)
 
 	mine := sa.localID(m.path).Append(nil)
@@ -244,8 +258,47 @@ func (sa *phase1) wrongSecret(now time.Time, m *message, cause string) {
 	sa.e.refuseClear(now, m, isakmp.AuthenticationFailed)
 }
 
-// localID is how we show ourselves: as the address that the peer dialled, which every client accepts.
-func (sa *phase1) localID(p ipsec.Path) isakmp.ID { return isakmp.IDFromAddr(p.Local.Addr(), 0, 0) }
+// localID is how we show ourselves: as the address that the peer dialled, which every client accepts, unless the
+// configuration says otherwise.
+func (sa *phase1) localID(p ipsec.Path) isakmp.ID {
+	if id, err := parseIdentity(sa.peer.ID, p.Local.Addr()); err == nil {
+		return id
+	}
+	return isakmp.IDFromAddr(p.Local.Addr(), 0, 0)
+}
+
+// identified says whether an authenticated peer shows itself as the configuration wants it. Main mode goes by addresses,
+// but behind a NAT a peer knows only its private one.
+func (sa *phase1) identified(now time.Time, m *message) bool {
+	id, err := isakmp.ParseID(sa.idBody)
+	remote := m.path.Remote.Addr()
+	switch {
+	case err != nil:
+	case sa.peer.RemoteID != "":
+		if want, err := parseIdentity(sa.peer.RemoteID, remote); err == nil && want.Type == id.Type && bytes.Equal(want.Data, id.Data) {
+			return true
+		}
+	case sa.peer.Exchange == Main:
+		if a, ok := id.Addr(); ok && (a == remote || sa.nat()) {
+			return true
+		}
+	default:
+		return true
+	}
+	sa.e.drop(DropHash, m.path, "problem", "identity")
+	if sa.badAuth++; sa.badAuth == 1 {
+		sa.e.warn(now, "identity refused: set the client's identity, or remote-id and exchange-mode = \"main-l2tp\" here",
+			"remote", m.path.Remote, "peer", sa.peer.Name, "identity", identity(sa.idBody), "remote-id", sa.peer.RemoteID)
+		sa.e.refuseClear(now, m, isakmp.InvalidIDInformation)
+	}
+	return false
+}
+
+// ValidIdentity says whether s can be an ID or RemoteID of a Peer.
+func ValidIdentity(s string) error {
+	_, err := parseIdentity(s, netip.IPv4Unspecified())
+	return err
+}
 
 // established ends phase 1: the exchange becomes an ISAKMP SA of a client.
 func (sa *phase1) established(now time.Time, p ipsec.Path, contact bool) {
@@ -269,8 +322,12 @@ func (sa *phase1) established(now time.Time, p ipsec.Path, contact bool) {
 		e.log.Debug("unusual identity", "remote", p.Remote, "identity", identity(sa.idBody))
 	}
 	sa.armDPD(now)
-	e.log.Info("phase 1 up", "remote", p.Remote, "peer", sa.peer.Name, "identity", identity(sa.idBody), "client", sa.vendors.software(),
-		"proposal", sa.chosen, "nat", sa.natSides(), "mark", sa.client.mark, "role", sa.role())
+	args := []any{"remote", p.Remote, "peer", sa.peer.Name, "identity", identity(sa.idBody), "client", sa.vendors.software(),
+		"proposal", sa.chosen, "nat", sa.natSides(), "mark", sa.client.mark, "role", sa.role()}
+	if sa.user != "" {
+		args = append(args, "user", sa.user)
+	}
+	e.log.Info("phase 1 up", args...)
 }
 
 // lifetime is the initiator's, but no longer than the profile allows.

@@ -62,6 +62,7 @@ type phase1 struct {
 	crypt          *crypt
 	iv             []byte // of the next phase 1 message; once established, the block that other exchanges derive theirs from
 	idBody         []byte // the peer's identification payload
+	user           string // whose key it was, where the peer has Keys
 	badAuth        int
 
 	reply   reply

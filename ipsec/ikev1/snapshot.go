@@ -16,6 +16,7 @@ type ClientInfo struct {
 	Identity      string     // as the client showed itself in phase 1
 	Private       netip.Addr // the client's own address behind its NAT, if it told (NAT-OA)
 	Peer          string     // name in the configuration
+	User          string     // whose pre-shared key it has; empty for the shared one, which is nobody's
 	Software      string     // what its vendor ids give away, may be empty
 	Phase1        string     // "aes-256/sha1/ecp384"
 	Suite         ipsec.Suite
@@ -26,7 +27,7 @@ type ClientInfo struct {
 
 func (c *client) info(ch *child) ClientInfo {
 	i := ClientInfo{
-		Mark: c.mark, Local: c.path.Local, Remote: c.path.Remote, Identity: identity(c.idBody), Peer: c.peer.Name,
+		Mark: c.mark, Local: c.path.Local, Remote: c.path.Remote, Identity: identity(c.idBody), Peer: c.peer.Name, User: c.key.user,
 		Software: c.software, Suite: ch.choice.suite, UDP: ch.choice.udp(),
 		Dialed: c.dial != nil, LocalPort: ch.selector.LocalPort,
 	}

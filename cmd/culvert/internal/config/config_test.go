@@ -371,6 +371,13 @@ func TestProblems(t *testing.T) {
 		{"peer without an address", "[ipsec.peer.a]\n", `c.toml:1: ipsec.peer.a.address: is missing: write the networks of the peer, such as ["198.51.100.7"]`},
 		{"peer without an identity", "[ipsec.peer.a]\naddress = \"192.0.2.1\"\n", `c.toml:1: ipsec.peer.a: has no identity: write [ipsec.identity.a] with a secret`},
 		{"identity without a peer", "[ipsec.identity.l2tp-inn]\nsecret = \"x\"\n", `c.toml:1: ipsec.identity.l2tp-inn: belongs to no peer: did you mean "l2tp-in"?`},
+		{"key of two users", server + "[ppp.secret.a]\npassword = \"x\"\nipsec-secret = \"a key of one\"\n[ppp.secret.b]\npassword = \"x\"\nipsec-secret = \"a key of one\"\n",
+			"c.toml:8: ppp.secret.b.ipsec-secret: user a has the same: a key of one's own tells who it is"},
+		{"key of everybody", server + "[ppp.secret.a]\npassword = \"x\"\nipsec-secret = \"long enough\"\n",
+			"c.toml:5: ppp.secret.a.ipsec-secret: is the server's ipsec-secret, which everybody has"},
+		{"remote-id", server + "[ipsec.identity.l2tp-in]\nremote-id = \"office\"\n",
+			`c.toml:4: ipsec.identity.l2tp-in.remote-id: "office" is not auto, or address:, fqdn:, user-fqdn: or key-id: and a value, such as "fqdn:office.example.com"`},
+		{"my-id", server + "[ipsec.identity.l2tp-in]\nmy-id = \"user-fqdn:me\"\n", `c.toml:4: ipsec.identity.l2tp-in.my-id: "me" is no user-fqdn`},
 		{"two secrets", server + "[ipsec.identity.l2tp-in]\nsecret = \"another\"\n", `c.toml:4: ipsec.identity.l2tp-in.secret: l2tp.server.ipsec-secret says another: write it once`},
 		{"signature", server + "[ipsec.identity.l2tp-in]\nauth-method = \"digital-signature\"\n", "c.toml:4: ipsec.identity.l2tp-in.auth-method: not supported by this version yet: certificates: use a pre-shared key"},
 		{"mask", "[ipsec]\nmark-mask = \"0x7f0f0000\"\n", "c.toml:2: ipsec.mark-mask: 0x7f0f0000 has gaps: the bits of a mask stand together"},
@@ -391,6 +398,8 @@ func TestProblems(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"weak method", server + "authentication = [\"pap\"]\n", "c.toml:3: l2tp.server.authentication: warning: pap is weak: the password crosses the link in the clear"},
+		{"key without IPsec", "[l2tp.server]\nuse-ipsec = \"no\"\n[ppp.secret.a]\npassword = \"x\"\nipsec-secret = \"a key of one\"\ndisabled = true\n",
+			"c.toml:5: ppp.secret.a.ipsec-secret: warning: not used: l2tp.server.use-ipsec is off"},
 		{"short secret", "[l2tp.server]\nipsec-secret = \"1234\"\n", "c.toml:2: l2tp.server.ipsec-secret: warning: 4 octets are soon guessed: clients that know it can pose as this server"},
 		{"empty password", "[ppp.secret.a]\npassword = \"\"\nremote-address = \"10.0.0.2\"\nlocal-address = \"10.0.0.1\"\n", "c.toml:2: ppp.secret.a.password: warning: empty: whoever knows the name is let in"},
 		{"no address to give", "[ppp.secret.a]\npassword = \"x\"\nlocal-address = \"10.0.0.1\"\n", `c.toml:1: ppp.secret.a.remote-address: warning: neither this user nor profile "default-encryption" has a remote-address: there is no address to give`},
@@ -553,4 +562,33 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A key for each user makes the one for all unnecessary; users that are disabled have none.
+func TestUserKeys(t *testing.T) {
+	c := mustParse(t, `
+[l2tp.server]
+[ppp.secret.carol]
+password = "x"
+ipsec-secret = "carol's own key"
+[ppp.secret.bob]
+password = "x"
+ipsec-secret = "bob's own key"
+[ppp.secret.dave]
+password = "x"
+disabled = true
+ipsec-secret = "dave's own key"
+[ppp.secret.erin]
+password = "x"
+[ipsec.identity.l2tp-in]
+my-id = "fqdn:vpn.example.com"
+remote-id = "auto"
+`)
+	p := c.IPsec.Peers[0]
+	if len(c.IPsec.Peers) != 1 || len(p.Secret) != 0 || len(p.Keys) != 2 || p.Keys[0].User != "bob" || p.Keys[1].User != "carol" || string(p.Keys[1].Secret) != "carol's own key" {
+		t.Errorf("%d peers, keys %+v", len(c.IPsec.Peers), p.Keys)
+	}
+	if p.ID != "vpn.example.com" || p.RemoteID != "" {
+		t.Errorf("ids %q %q", p.ID, p.RemoteID)
+	}
 }

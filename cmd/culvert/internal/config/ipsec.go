@@ -96,6 +96,45 @@ func suites(ciphers []ipsec.Suite, hashes []ipsec.Integrity) []ipsec.Suite {
 	return out
 }
 
+// userKey is `[ppp.secret.NAME] ipsec-secret`.
+type userKey struct {
+	user, key string
+	disabled  bool
+	table     *table
+}
+
+// userKey notes a user's own pre-shared key. Two users with one key could not be told apart by it.
+func (r *reader) userKey(user, key string, disabled bool, t *table) {
+	switch i := slices.IndexFunc(r.userKeys, func(k userKey) bool { return k.key == key }); {
+	case key == "":
+		t.fail("ipsec-secret", "is empty: write a key, or leave it out")
+		return
+	case i >= 0:
+		t.fail("ipsec-secret", "user %s has the same: a key of one's own tells who it is", quoteKey(r.userKeys[i].user))
+	case len(r.userKeys) == ikev1.MaxUserKeys:
+		t.fail("ipsec-secret", "more than %d users have a key of their own", ikev1.MaxUserKeys)
+	case len(key) < 8:
+		t.warn("ipsec-secret", "%d octets are soon guessed", len(key))
+	}
+	r.userKeys = append(r.userKeys, userKey{user, key, disabled, t})
+}
+
+// enrolled are the users' keys that count, in the order of their names.
+func (r *reader) enrolled(shared string, dynamic bool) (keys []ikev1.UserKey) {
+	slices.SortFunc(r.userKeys, func(a, b userKey) int { return strings.Compare(a.user, b.user) })
+	for _, k := range r.userKeys {
+		switch {
+		case k.key == shared:
+			k.table.fail("ipsec-secret", "is the server's ipsec-secret, which everybody has")
+		case !dynamic:
+			k.table.warn("ipsec-secret", "not used: l2tp.server.use-ipsec is off")
+		case !k.disabled:
+			keys = append(keys, ikev1.UserKey{User: k.user, Secret: ipsec.Secret(k.key)})
+		}
+	}
+	return keys
+}
+
 // ipsec reads `[ipsec]` and the server's ipsec-secret, and resolves the peers.
 func (r *reader) ipsec(root *table, c *Config) {
 	t := root.sub("ipsec")
@@ -120,15 +159,17 @@ func (r *reader) ipsec(root *table, c *Config) {
 	dynamic := c.Server.Enabled && c.Server.UseIPsec != l2tp.ProtectionNone
 
 	identities := t.sub("identity")
-	secrets := map[string]string{}
-	identities.each("identity", func(name string, t *table) { secrets[name] = r.identity(t) })
-	if own := secrets[DynamicPeer]; own != "" {
+	known := map[string]identity{}
+	identities.each("identity", func(name string, t *table) { known[name] = r.identity(t) })
+	if own := known[DynamicPeer].secret; own != "" {
 		if secret != "" && secret != own {
 			identities.sub(DynamicPeer).fail("secret", "l2tp.server.ipsec-secret says another: write it once")
 		}
 		secret = own
 	}
+	keys := r.enrolled(secret, dynamic)
 	switch {
+	case dynamic && wellFormed && secret == "" && len(keys) > 0: // everybody who may come has a key of his own
 	case dynamic && wellFormed && secret == "":
 		server.fail("ipsec-secret", `is missing: write the pre-shared key that clients have, or use-ipsec = "no"`)
 	case dynamic && wellFormed && len(secret) < 8:
@@ -139,10 +180,11 @@ func (r *reader) ipsec(root *table, c *Config) {
 	var list []ikev1.Peer
 	peers.each("peer", func(name string, t *table) {
 		p, given := r.peer(name, t, profiles, proposals)
-		s, hasIdentity := secrets[name]
+		id, hasIdentity := known[name]
+		p.ID, p.RemoteID = id.mine, id.theirs
 		switch {
 		case name == DynamicPeer:
-			p.Secret = ipsec.Secret(secret)
+			p.Secret, p.Keys = ipsec.Secret(secret), keys
 			if !dynamic {
 				t.warn("", "not used: l2tp.server.use-ipsec makes this peer, and it is off")
 				return
@@ -154,10 +196,10 @@ func (r *reader) ipsec(root *table, c *Config) {
 			t.fail("address", `is missing: write the networks of the peer, such as ["198.51.100.7"]`)
 		case !hasIdentity:
 			t.fail("", "has no identity: write [ipsec.identity.%s] with a secret", quoteKey(name))
-		case s == "":
+		case id.secret == "":
 			identities.sub(name).fail("secret", "is missing: the pre-shared key of this peer")
 		default:
-			p.Secret = ipsec.Secret(s)
+			p.Secret = ipsec.Secret(id.secret)
 		}
 		list = append(list, p)
 	})
@@ -166,10 +208,11 @@ func (r *reader) ipsec(root *table, c *Config) {
 		if len(remote) == 0 {
 			remote = everywhere()
 		}
-		list = append(list, ikev1.Peer{Name: DynamicPeer, Remote: remote, Secret: ipsec.Secret(secret), Exchange: ikev1.MainL2TP,
-			Profile: profiles["default"], Proposal: proposals["default"], SendInitialContact: true})
+		list = append(list, ikev1.Peer{Name: DynamicPeer, Remote: remote, Secret: ipsec.Secret(secret), Keys: keys, Exchange: ikev1.MainL2TP,
+			Profile: profiles["default"], Proposal: proposals["default"], SendInitialContact: true,
+			ID: known[DynamicPeer].mine, RemoteID: known[DynamicPeer].theirs})
 	}
-	for name := range secrets {
+	for name := range known {
 		if name != DynamicPeer && !peers.has(name) {
 			identities.sub(name).fail("", "belongs to no peer%s", didYouMeanOr(name, append(keysOf(peers.m), DynamicPeer), ": write [ipsec.peer."+quoteKey(name)+"]"))
 		}
@@ -249,11 +292,17 @@ func (r *reader) peer(name string, t *table, profiles map[string]ikev1.Profile, 
 	return p, t.has("address")
 }
 
-// identity reads `[ipsec.identity.NAME]` and returns its pre-shared key.
-func (r *reader) identity(t *table) (secret string) {
+// identity is `[ipsec.identity.NAME]`: the pre-shared key, and how both sides show themselves.
+type identity struct {
+	secret, mine, theirs string
+}
+
+func (r *reader) identity(t *table) (id identity) {
 	signature := false
 	choice(t, "auth-method", &signature, []string{"pre-shared-key", "digital-signature"}, false, true)
-	t.secret("secret", &secret)
+	t.secret("secret", &id.secret)
+	t.peerID("my-id", &id.mine)
+	t.peerID("remote-id", &id.theirs)
 	var certificate, key string
 	t.file("certificate", &certificate)
 	t.file("key", &key)
@@ -270,5 +319,33 @@ func (r *reader) identity(t *table) (secret string) {
 	} else if certificate != "" || key != "" {
 		t.unsupported("certificate", featureCerts)
 	}
-	return secret
+	return id
+}
+
+// peerID reads an identity in RouterOS's notation: auto, or address:, fqdn:, user-fqdn: or key-id: and its value. What
+// follows the first two and the third tells its kind by itself.
+func (t *table) peerID(key string, dst *string) {
+	var s string
+	if !t.str(key, &s) || s == "" || s == "auto" {
+		return
+	}
+	kind, value, ok := strings.Cut(s, ":")
+	_, err := parseAddr(value)
+	switch {
+	case !ok || !slices.Contains([]string{"address", "fqdn", "user-fqdn", "key-id"}, kind):
+		t.fail(key, `%q is not auto, or address:, fqdn:, user-fqdn: or key-id: and a value, such as "fqdn:office.example.com"`, s)
+	case kind == "address" && err != nil:
+		t.fail(key, "%q is not an address", value)
+	case kind == "fqdn" && (err == nil || strings.Contains(value, "@")) || kind == "user-fqdn" && !strings.Contains(value, "@"):
+		t.fail(key, "%q is no %s", value, kind)
+	default:
+		if kind == "key-id" {
+			value = "keyid:" + value
+		}
+		if err := ikev1.ValidIdentity(value); err != nil {
+			t.fail(key, "%s", err)
+			return
+		}
+		*dst = value
+	}
 }

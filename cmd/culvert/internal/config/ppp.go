@@ -214,6 +214,10 @@ func (r *reader) secret(name string, t *table, c *Config) aaa.Secret {
 	case hasPassword && s.Password == "" && !s.Disabled:
 		t.warn("password", "empty: whoever knows the name is let in")
 	}
+	var key string
+	if t.secret("ipsec-secret", &key) {
+		r.userKey(name, key, s.Disabled, t)
+	}
 	choice(t, "service", &s.Service, []string{"any", "l2tp"}, "any", "l2tp")
 	r.profileRef(t, "profile", &s.Profile, c)
 	r.source(t, "local-address", &s.Local, c)

@@ -26,6 +26,7 @@ type reader struct {
 	secretLine int
 
 	badUseIPsec bool // what depends on use-ipsec need not be complained about too
+	userKeys    []userKey
 }
 
 func newReader(file string, data []byte) *reader {
