@@ -19,7 +19,7 @@ ENV_amd64  = GOARCH=amd64
 CORES = ./ipsec ./ipsec/isakmp ./ipsec/ikev1 ./l2tp ./ppp ./ppp/aaa
 FUZZTIME ?= 3s
 
-.PHONY: build demo test check unit race lab lab-dial cross big-endian fuzz fuzz-short bench deps kernel clean help
+.PHONY: build demo test check unit race lab lab-dial cross big-endian fuzz fuzz-short bench deps deps-boards kernel kernel-boards test-boards clean help
 
 build: ## the binary for this machine: ./culvert
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o culvert ./cmd/culvert
@@ -34,7 +34,7 @@ check: ## formatting, vet, import rules, shell syntax
 	$(GO) vet ./...
 	GOARCH=mips GOMIPS=softfloat $(GO) vet ./...
 	$(GO) test -run TestImports ./cmd/culvert
-	for f in board/lab/*.sh; do bash -n $$f || exit 1; done
+	for f in board/lab/*.sh rootfs/kernel/*.sh; do bash -n $$f || exit 1; done
 
 unit: ## unit tests (the lab's are a target of their own)
 	$(GO) test -short ./...
@@ -70,6 +70,16 @@ bench: deps kernel ## throughput, sessions and exchanges per second, memory: a t
 
 deps: ## Debian packages that tests and demo need (apt, root)
 	@board/lab/deps.sh
+
+deps-boards: ## the same for the emulated boards: QEMU, a cross compiler for their big-endian kernel
+	@board/lab/deps.sh boards
+
+kernel-boards: deps-boards ## the emulated boards' kernels: Debian's, fetched, and the big-endian one, built once (15 minutes)
+	@for arch in arm64 armhf mipsel; do rootfs/kernel/debian.sh $$arch || exit 1; done
+	@rootfs/kernel/malta-be.sh
+
+test-boards: kernel-boards ## what the emulated ARM and MIPS boards prove
+	$(GO) test -run '^TestBoard' -count 1 -timeout 60m -v ./board/lab
 
 kernel: deps ## the lab's own Linux 6.12, built once and cached (about 7 minutes on two cores)
 	@board/lab/kernel.sh

@@ -18,6 +18,9 @@
 // root is an overlay in its memory over a read-only mount; only Dir, a directory made for the run, is shared. A guest runs
 // in its own process group and process-id namespace and ends with the test, however the test ends.
 //
+// Where the processor matters (byte order, word size, a router's real kernel), [RunOn] runs the same test on a board that
+// QEMU emulates, and [QEMU] starts boards with an image, to be typed at on their serial line: boards.go has the table.
+//
 // Files: kernel.go finds the kernels, machine.go boots one, guest.go is its first process, run.go joins that with package
 // testing, node.go and internet.go make the network, daemon.go and peer_*.go what runs on it. Read run.go first.
 package lab

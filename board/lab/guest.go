@@ -135,6 +135,11 @@ func runProgram() (int, error) {
 	cmd := exec.Command(exe, o.Args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = o.Dir, tty, tty
 	cmd.Env = append(o.Env, "PATH="+os.Getenv("PATH")+":"+lookup(o.Env, "PATH"), kernelEnv+"="+o.Kernel, "TMPDIR=/tmp", "HOME=/root", "LC_ALL=C")
+	return reap(cmd)
+}
+
+// reap runs a program to its end and returns its exit status, along with the duties of a first process.
+func reap(cmd *exec.Cmd) (status int, err error) {
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}

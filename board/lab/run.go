@@ -25,6 +25,8 @@ type options struct {
 	builds   []string
 	tests    []string
 	env      []string
+	modules  []string
+	qemu     []string
 }
 
 // Kernels picks the kernels by series; without it every kernel of the lab is used: 6.1 and 6.12.
@@ -214,8 +216,11 @@ func (r *relay) flush() {
 }
 
 func (r *relay) line(s string) {
+	s = strings.TrimRight(s, "\r") // a board's serial line
 	trimmed := strings.TrimLeft(s, " ")
 	switch {
+	case strings.HasPrefix(s, statusMessage):
+		return
 	case strings.HasPrefix(s, "=== "):
 		if s == "=== RUN   "+r.test {
 			r.ran = true
