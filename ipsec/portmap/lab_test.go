@@ -106,6 +106,9 @@ func lifecycle(t *testing.T) {
 		t.Error(err)
 	}
 	pristine := listing(t)
+	if strings.Contains(pristine, "routing") {
+		t.Errorf("with no client to map: %s", pristine)
+	}
 	port, err := table.Add(0x50000, 1701)
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +117,7 @@ func lifecycle(t *testing.T) {
 		t.Fatal(err)
 	}
 	full := listing(t)
-	for _, want := range []string{"table inet culvert", "flags owner", "1701, 1702", "0x00050000 . 1701 : 10005", "0x00050000 . 10005 : 1701", "0x00050000 . 4711"} {
+	for _, want := range []string{"table inet culvert", "flags owner", "1701, 1702", "0x00050000 . 1701 : 10005", "0x00050000 . 10005 : 1701", "0x00050000 . 4711", "hook prerouting", "hook postrouting"} {
 		if !strings.Contains(full, want) {
 			t.Errorf("the listing lacks %q", want)
 		}
@@ -333,6 +336,7 @@ func rewrite(t *testing.T, server, client string) {
 	}{
 		{"mapped", b, 1701, portB, summed, true},
 		{"damaged", b, 1701, portB, damaged, false},
+		{"no checksum", b, 1701, portB, unsummed, serverAddr.Is4()},
 		{"another's mark", a, 1701, portB, summed, false},
 		{"no mark", 0, 1701, portB, summed, false},
 		{"another port of ours", b, 1702, portB, summed, false},

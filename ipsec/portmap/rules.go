@@ -6,20 +6,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the table says, in nft's own words:
+// What the table says, in nft's own words. PORT is `udp dport 1701`, or `udp dport @ports` where there are several:
+//
+//	chain input { type filter hook input priority mangle
+//		PORT jump guard
+//	}
+//	chain guard {
+//		<data message, no length> meta mark & MASK . <tunnel id> @members accept
+//		<data message, no length> <tunnel id> @tunnels drop
+//		<data message, length> meta mark & MASK . <tunnel id> @members accept
+//		<data message, length> <tunnel id> @tunnels drop
+//	}
+//
+// and as long as a client is mapped:
 //
 //	map arriving { type mark . inet_service : inet_service }     # client . its port : the port we give it
 //	map leaving  { type mark . inet_service : inet_service }     # client . that port : its own
 //	chain prerouting { type filter hook prerouting priority raw
-//		udp dport @ports udp checksum 0 udp sport set meta mark & MASK . udp sport map @arriving accept
-//		udp dport @ports udp sport set meta mark & MASK . udp sport map @arriving
-//	}
-//	chain input { type filter hook input priority mangle
-//		udp dport @ports <data message, no length> <tunnel id> @tunnels meta mark & MASK . <tunnel id> != @members drop
-//		udp dport @ports <data message, length> <tunnel id> @tunnels meta mark & MASK . <tunnel id> != @members drop
+//		PORT udp checksum 0 udp sport set meta mark & MASK . udp sport map @arriving accept
+//		PORT udp sport set meta mark & MASK . udp sport map @arriving
 //	}
 //	chain postrouting { type filter hook postrouting priority mangle
-//		udp sport @ports udp dport set meta mark & MASK . udp dport map @leaving
+//		PORT udp checksum 0 udp dport set meta mark & MASK . udp dport map @leaving accept
+//		PORT udp dport set meta mark & MASK . udp dport map @leaving
 //	}
 //
 // Decrypted packets of a transport SA pass prerouting a second time, and packets to be encrypted pass postrouting before
@@ -32,6 +41,10 @@ const (
 	mapLeaving  = "leaving"
 	setTunnels  = "tunnels"
 	setMembers  = "members"
+
+	chainGuard       = "guard"
+	chainPrerouting  = "prerouting"
+	chainPostrouting = "postrouting"
 
 	priorityRaw    = -300
 	priorityMangle = -150
@@ -74,7 +87,7 @@ const (
 	l2tpDataLength = 0x4002
 )
 
-// ruleset is the whole table as one transaction.
+// ruleset is the table without translation, as one transaction.
 func ruleset(table string, mask uint32, ports []uint16) []message {
 	name := func(kind uint16, s string) []byte { return attr(nil, kind, text(s)) }
 	msgs := []message{{
@@ -101,36 +114,77 @@ func ruleset(table string, mask uint32, ports []uint16) []message {
 	for _, p := range ports {
 		msgs = append(msgs, elementOf(table, unix.NFT_MSG_NEWSETELEM, setPorts, port16(p), nil))
 	}
-	chain := func(chain string, hook uint32, priority int32, rules ...[]byte) {
-		b := attr(name(unix.NFTA_CHAIN_TABLE, table), unix.NFTA_CHAIN_NAME, text(chain))
-		b = nest(b, unix.NFTA_CHAIN_HOOK,
-			attr(attr(nil, unix.NFTA_HOOK_HOOKNUM, be32(hook)), unix.NFTA_HOOK_PRIORITY, be32(uint32(priority))))
-		b = attr(b, unix.NFTA_CHAIN_POLICY, be32(acceptVerdict))
-		b = attr(b, unix.NFTA_CHAIN_TYPE, text("filter"))
-		msgs = append(msgs, message{kind: unix.NFT_MSG_NEWCHAIN, flags: unix.NLM_F_CREATE, body: b})
-		for _, r := range rules {
-			b := attr(name(unix.NFTA_RULE_TABLE, table), unix.NFTA_RULE_CHAIN, text(chain))
-			b = nest(b, unix.NFTA_RULE_EXPRESSIONS, r)
-			msgs = append(msgs, message{kind: unix.NFT_MSG_NEWRULE, flags: unix.NLM_F_CREATE | unix.NLM_F_APPEND, body: b})
-		}
+	base := basechain(table, "input", unix.NF_INET_LOCAL_IN, priorityMangle)
+	guard := message{kind: unix.NFT_MSG_NEWCHAIN, flags: unix.NLM_F_CREATE, body: chainName(table, chainGuard)}
+	msgs = append(msgs, base, guard,
+		ruleOf(table, "input", ourPort(ports, udpDestination), jump(chainGuard)))
+	for _, shape := range []struct {
+		flags  uint16
+		tunnel uint32
+	}{{l2tpData, l2tpTunnel}, {l2tpDataLength, l2tpTunnelLength}} {
+		// The members' own rule comes first: it is the only one that most packets meet.
+		msgs = append(msgs,
+			ruleOf(table, chainGuard, dataMessage(shape.flags), client(mask), load(shape.tunnel, regPort), lookup(setMembers, 0), verdict(acceptVerdict)),
+			ruleOf(table, chainGuard, dataMessage(shape.flags), load(shape.tunnel, regKey), lookup(setTunnels, 0), verdict(dropVerdict)))
 	}
-	chain("prerouting", unix.NF_INET_PRE_ROUTING, priorityRaw,
-		// A checksum of zero is none and stays none (RFC 3948 section 3.1.2 allows it inside of ESP, xl2tpd makes use of it).
-		rule(ourPort(udpDestination), load(udpChecksum, regKey), compare(regKey, 0),
-			translate(mask, udpSource, mapArriving, unix.NFT_PAYLOAD_CSUM_NONE), verdict(acceptVerdict)),
-		rule(ourPort(udpDestination), translate(mask, udpSource, mapArriving, unix.NFT_PAYLOAD_CSUM_INET)))
-	chain("input", unix.NF_INET_LOCAL_IN, priorityMangle,
-		rule(ourPort(udpDestination), foreign(mask, l2tpData, l2tpTunnel), verdict(dropVerdict)),
-		rule(ourPort(udpDestination), foreign(mask, l2tpDataLength, l2tpTunnelLength), verdict(dropVerdict)))
-	chain("postrouting", unix.NF_INET_POST_ROUTING, priorityMangle,
-		rule(ourPort(udpSource), translate(mask, udpDestination, mapLeaving, unix.NFT_PAYLOAD_CSUM_INET)))
 	return msgs
 }
 
+// translation is the chains that rewrite ports.
+func translation(table string, mask uint32, ports []uint16) []message {
+	msgs := []message{
+		basechain(table, chainPrerouting, unix.NF_INET_PRE_ROUTING, priorityRaw),
+		basechain(table, chainPostrouting, unix.NF_INET_POST_ROUTING, priorityMangle),
+	}
+	// A checksum of zero is none and stays none: RFC 3948 section 3.1.2 allows it inside of ESP, and many make use of it.
+	unchecked := rule(load(udpChecksum, regKey), compare(regKey, 0))
+	for _, way := range []struct {
+		chain, dict  string
+		ours, theirs uint32
+	}{{chainPrerouting, mapArriving, udpDestination, udpSource}, {chainPostrouting, mapLeaving, udpSource, udpDestination}} {
+		msgs = append(msgs,
+			ruleOf(table, way.chain, ourPort(ports, way.ours), unchecked,
+				translate(mask, way.theirs, way.dict, unix.NFT_PAYLOAD_CSUM_NONE), verdict(acceptVerdict)),
+			ruleOf(table, way.chain, ourPort(ports, way.ours), translate(mask, way.theirs, way.dict, unix.NFT_PAYLOAD_CSUM_INET)))
+	}
+	return msgs
+}
+
+// noTranslation removes them, rules and all.
+func noTranslation(table string) []message {
+	return []message{
+		{kind: unix.NFT_MSG_DELCHAIN, body: chainName(table, chainPrerouting)},
+		{kind: unix.NFT_MSG_DELCHAIN, body: chainName(table, chainPostrouting)},
+	}
+}
+
+func chainName(table, chain string) []byte {
+	return attr(attr(nil, unix.NFTA_CHAIN_TABLE, text(table)), unix.NFTA_CHAIN_NAME, text(chain))
+}
+
+func basechain(table, chain string, hook uint32, priority int32) message {
+	b := nest(chainName(table, chain), unix.NFTA_CHAIN_HOOK,
+		attr(attr(nil, unix.NFTA_HOOK_HOOKNUM, be32(hook)), unix.NFTA_HOOK_PRIORITY, be32(uint32(priority))))
+	b = attr(b, unix.NFTA_CHAIN_POLICY, be32(acceptVerdict))
+	b = attr(b, unix.NFTA_CHAIN_TYPE, text("filter"))
+	return message{kind: unix.NFT_MSG_NEWCHAIN, flags: unix.NLM_F_CREATE, body: b}
+}
+
+// ruleOf appends a rule of these expressions to the chain.
+func ruleOf(table, chain string, parts ...[]byte) message {
+	b := attr(attr(nil, unix.NFTA_RULE_TABLE, text(table)), unix.NFTA_RULE_CHAIN, text(chain))
+	b = nest(b, unix.NFTA_RULE_EXPRESSIONS, rule(parts...))
+	return message{kind: unix.NFT_MSG_NEWRULE, flags: unix.NLM_F_CREATE | unix.NLM_F_APPEND, body: b}
+}
+
 // ourPort matches UDP whose port at the offset is one of ours. It stands first, and is all that other packets cost.
-func ourPort(offset uint32) []byte {
+func ourPort(ports []uint16, offset uint32) []byte {
 	l4proto := expression("meta", attr(attr(nil, unix.NFTA_META_KEY, be32(unix.NFT_META_L4PROTO)), unix.NFTA_META_DREG, be32(regKey)))
-	return rule(l4proto, compareBytes(regKey, []byte{unix.IPPROTO_UDP}), load(offset, regKey), lookup(setPorts, 0, 0))
+	match := lookup(setPorts, 0)
+	if len(ports) == 1 {
+		match = compare(regKey, ports[0])
+	}
+	return rule(l4proto, compareBytes(regKey, []byte{unix.IPPROTO_UDP}), load(offset, regKey), match)
 }
 
 // translate replaces the port at the offset by the map's, and ends the rule where the map has none.
@@ -143,15 +197,12 @@ func translate(mask uint32, offset uint32, m string, checksum uint32) []byte {
 	if checksum != unix.NFT_PAYLOAD_CSUM_NONE {
 		b = attr(b, unix.NFTA_PAYLOAD_CSUM_OFFSET, be32(udpChecksum))
 	}
-	return rule(client(mask), load(offset, regPort), lookup(m, regKey, 0), expression("payload", b))
+	return rule(client(mask), load(offset, regPort), lookup(m, regKey), expression("payload", b))
 }
 
-// foreign matches a data message with these flags whose tunnel is bound, but not to the client that it comes from.
-func foreign(mask uint32, flags uint16, tunnel uint32) []byte {
-	return rule(
-		load(l2tpFlags, regKey), and(regKey, port16(l2tpMask)), compare(regKey, flags),
-		load(tunnel, regKey), lookup(setTunnels, 0, 0),
-		client(mask), load(tunnel, regPort), lookup(setMembers, 0, unix.NFT_LOOKUP_F_INV))
+// dataMessage matches a data message with these flags.
+func dataMessage(flags uint16) []byte {
+	return rule(load(l2tpFlags, regKey), and(regKey, port16(l2tpMask)), compare(regKey, flags))
 }
 
 // client loads the packet's mark, our part of it.
@@ -189,22 +240,28 @@ func compareBytes(reg uint32, v []byte) []byte {
 }
 
 // lookup finds regKey, and what follows it where the set's keys are concatenated. A map's value goes to the register to.
-func lookup(set string, to, flags uint32) []byte {
+func lookup(set string, to uint32) []byte {
 	b := attr(nil, unix.NFTA_LOOKUP_SET, text(set))
 	b = attr(b, unix.NFTA_LOOKUP_SREG, be32(regKey))
 	if to != 0 {
 		b = attr(b, unix.NFTA_LOOKUP_DREG, be32(to))
 	}
-	if flags != 0 {
-		b = attr(b, unix.NFTA_LOOKUP_FLAGS, be32(flags))
-	}
 	return expression("lookup", b)
 }
 
 func verdict(code uint32) []byte {
+	return verdictOf(attr(nil, unix.NFTA_VERDICT_CODE, be32(code)))
+}
+
+// jump goes on in another chain, and comes back from its end.
+func jump(chain string) []byte {
+	toJump := int32(unix.NFT_JUMP)
+	return verdictOf(attr(attr(nil, unix.NFTA_VERDICT_CODE, be32(uint32(toJump))), unix.NFTA_VERDICT_CHAIN, text(chain)))
+}
+
+func verdictOf(v []byte) []byte {
 	b := attr(nil, unix.NFTA_IMMEDIATE_DREG, be32(unix.NFT_REG_VERDICT))
-	v := nest(nil, unix.NFTA_DATA_VERDICT, attr(nil, unix.NFTA_VERDICT_CODE, be32(code)))
-	return expression("immediate", nest(b, unix.NFTA_IMMEDIATE_DATA, v))
+	return expression("immediate", nest(b, unix.NFTA_IMMEDIATE_DATA, nest(nil, unix.NFTA_DATA_VERDICT, v)))
 }
 
 func expression(name string, data []byte) []byte {

@@ -225,11 +225,20 @@ func (t *Table) free(mark uint32) (uint16, bool) {
 	return 0, false
 }
 
-// change adds or deletes both directions of a mapping.
+// change adds or deletes both directions of a mapping. The chains that translate come with the first mapping and go with
+// the last one: every packet of the machine passes them.
 func (t *Table) change(op string, kind uint16, p peer, port uint16) error {
-	return t.commit(op,
+	both := []message{
 		element(kind, mapArriving, markPort(p.mark, p.port), port16(port)),
-		element(kind, mapLeaving, markPort(p.mark, port), port16(p.port)))
+		element(kind, mapLeaving, markPort(p.mark, port), port16(p.port)),
+	}
+	switch adding := kind == unix.NFT_MSG_NEWSETELEM; {
+	case adding && len(t.mapped) == 0:
+		both = append(both, translation(tableName, t.o.MarkMask, t.o.Ports)...)
+	case !adding && len(t.mapped) == 1:
+		both = append(noTranslation(tableName), both...)
+	}
+	return t.commit(op, both...)
 }
 
 // Bind lets data messages for a tunnel (L2TPv2, by our id of it) in only with the mark; zero is a tunnel outside of

@@ -16,6 +16,7 @@ const testMask = 0x7fff0000
 // fake is nf_tables as far as elements go: what commit says happens, all or nothing.
 type fake struct {
 	elements map[string]bool
+	chains   int
 	fail     error
 	closed   bool
 }
@@ -41,6 +42,10 @@ func (f *fake) commit(_ string, msgs []message) error {
 			f.elements[k] = true
 		case unix.NFT_MSG_DELSETELEM:
 			delete(f.elements, k)
+		case unix.NFT_MSG_NEWCHAIN:
+			f.chains++
+		case unix.NFT_MSG_DELCHAIN:
+			f.chains--
 		}
 	}
 	return nil
@@ -107,6 +112,9 @@ func TestAddRemove(t *testing.T) {
 		}
 		if len(f.elements) != step.left {
 			t.Errorf("after Remove(%#x, %d) %d elements are left, want %d", step.mark, step.source, len(f.elements), step.left)
+		}
+		if f.chains != 2*min(step.left, 1) {
+			t.Errorf("after Remove(%#x, %d) with %d elements there are %d chains", step.mark, step.source, step.left, f.chains)
 		}
 	}
 	if again, err := table.Add(0x10000, 1701); err != nil || again != a {
