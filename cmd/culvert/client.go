@@ -30,6 +30,7 @@ func (d *daemon) clientUp(info ikev1.ClientInfo) {
 		d.clients[info.Mark] = c
 	}
 	c.info = info
+	d.measureCrypto(info.Suite)
 	if dl := d.dialerOf(info.Mark); dl != nil {
 		dl.secured(time.Now(), info)
 	}

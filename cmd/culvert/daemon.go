@@ -21,6 +21,7 @@ import (
 	"culvert/cmd/culvert/internal/config"
 	"culvert/cmd/culvert/internal/control"
 	"culvert/cmd/culvert/internal/logring"
+	"culvert/hwcrypto"
 	"culvert/ipsec"
 	"culvert/ipsec/ikev1"
 	"culvert/ipsec/natt"
@@ -28,9 +29,8 @@ import (
 	"culvert/ipsec/xfrm"
 	"culvert/l2tp"
 	l2tpkernel "culvert/l2tp/kernel"
-	"culvert/l2tp/sock"
+	l2tpuser "culvert/l2tp/user"
 	"culvert/ppp/aaa"
-	pppkernel "culvert/ppp/kernel"
 	"culvert/ppp/netif"
 )
 
@@ -46,16 +46,23 @@ type daemon struct {
 	loop *loop
 	dh   *workers // Diffie-Hellman, beside the loop
 
-	natt    *natt.Conns    // UDP 500 and 4500; like the next three, nil without IPsec
-	xfrm    *xfrm.Backend  // ESP in the kernel
-	portmap *portmap.Table // tells clients behind one NAT apart; nil also without nf_tables
-	ike     *ikev1.Engine  // who may have an SA
-	suites  []ipsec.Suite  // what the kernel's ESP can do
+	path dataPath // who moves the packets; does not change
 
-	mask  uint32            // of packet marks that are ours; does not change
-	socks []*sock.Socket    // UDP 1701, control messages
-	plane *l2tpkernel.Plane // data messages, in the kernel
-	l2tp  *l2tp.Engine      // tunnels and sessions
+	natt    *natt.Conns         // UDP 500 and 4500; like the rest of these, nil without IPsec
+	esp     sealer              // the next, or the one after it
+	xfrm    *xfrm.Backend       // ESP in the kernel
+	userESP userESP             // ESP in this process
+	crypto  *hwcrypto.Providers // what does its ciphers
+	portmap *portmap.Table      // tells clients behind one NAT apart for the kernel's L2TP; nil also without nf_tables
+	ike     *ikev1.Engine       // who may have an SA
+	suites  []ipsec.Suite       // what ESP can do
+
+	mask       uint32            // of packet marks that are ours; does not change
+	socks      sockets           // UDP 1701: control messages, and data where L2TP is ours
+	plane      plane             // data messages: the next, or the one after it
+	kernelL2TP *l2tpkernel.Plane // in the kernel
+	userL2TP   *l2tpuser.Plane   // in this process
+	l2tp       *l2tp.Engine      // tunnels and sessions
 
 	users *aaa.Local   // who may log in, and what they get
 	netif *netif.Netif // interfaces, addresses, routes
@@ -153,7 +160,7 @@ func (d *daemon) open() error {
 	if !d.cfg.Server.Enabled && !slices.ContainsFunc(d.cfg.Clients, func(c config.Client) bool { return c.Dialled() }) {
 		return fmt.Errorf("%s: nothing to do: set enabled = true in [l2tp.server], or write an [l2tp.client.NAME]", d.file)
 	}
-	if err := d.probe(); err != nil {
+	if err := d.choosePath(); err != nil {
 		return err
 	}
 	if usesIPsec(d.cfg) {
@@ -175,25 +182,22 @@ func (d *daemon) open() error {
 }
 
 // openIPsec: a datagram of UDP 500 or 4500 that is not ESP goes to the key exchange (tap 1); what that negotiates, the
-// kernel applies.
+// kernel applies, or package esp.
 func (d *daemon) openIPsec() (err error) {
 	log := d.logger("ipsec")
 	// The sockets come first: a second daemon must fail on them before it takes the first one's SAs for a dead one's.
-	if d.natt, err = natt.Open(natt.Options{Encap: true, Log: log}); err != nil {
+	if d.natt, err = natt.Open(d.nattOptions(log)); err != nil {
 		return err
 	}
-	if d.xfrm, err = xfrm.New(xfrm.Options{
-		Log:      log,
-		MarkMask: d.markMask(),
-		Ports:    d.ports(),
-		Require:  protection(d.cfg) == l2tp.ProtectionRequired,
-	}); err != nil {
+	if d.path.esp == inUserspace {
+		err = d.openUserESP(log)
+	} else {
+		err = d.openXFRM(log)
+	}
+	if err != nil {
 		return err
 	}
-	if protection(d.cfg) != l2tp.ProtectionNone {
-		d.openPortmap(log)
-	}
-	d.suites = d.xfrm.Suites()
+	d.suites = d.esp.Suites()
 	d.ike = ikev1.New(d.ikeConfig(d.cfg), ikev1.Env{
 		Backend:    d.ipsecBackend(),
 		Send:       func(p ipsec.Path, msg []byte) { d.natt.Send(p, msg) },
@@ -210,9 +214,48 @@ func (d *daemon) openIPsec() (err error) {
 		msg = append([]byte(nil), msg...)
 		d.loop.offer(func(now time.Time) { d.ike.Receive(now, p, msg) })
 	})
-	d.xfrm.Serve(func(ev ipsec.Event) {
+	d.esp.Serve(func(ev ipsec.Event) {
 		d.loop.post(func(now time.Time) { d.backendEvent(now, ev) })
 	})
+	if d.path.esp == inUserspace {
+		d.serveUserESP()
+	}
+	return nil
+}
+
+// sealer is ESP: the kernel's, or our own.
+type sealer interface {
+	ipsec.Backend
+	// Suites are those that can be agreed on, strongest first.
+	Suites() []ipsec.Suite
+	Serve(func(ipsec.Event))
+	// Hold keeps what carries the mark from leaving for remote in the clear, until Unhold.
+	Hold(m ipsec.Mark, remote netip.Addr) error
+	Unhold(ipsec.Mark) error
+	Close() error
+}
+
+// openXFRM takes hold of the kernel's ESP.
+func (d *daemon) openXFRM(log *slog.Logger) error {
+	if err := xfrm.Probe(); err != nil {
+		if lacks := new(xfrm.ProbeError); !errors.As(err, &lacks) || lacks.Fatal() {
+			return err
+		}
+		log.Warn("the kernel's IPsec is not complete", "error", err)
+	}
+	backend, err := xfrm.New(xfrm.Options{
+		Log:      log,
+		MarkMask: d.markMask(),
+		Ports:    d.ports(),
+		Require:  protection(d.cfg) == l2tp.ProtectionRequired,
+	})
+	if err != nil {
+		return err
+	}
+	d.xfrm, d.esp = backend, backend
+	if protection(d.cfg) != l2tp.ProtectionNone && d.path.l2tp == inKernel {
+		d.openPortmap(log)
+	}
 	return nil
 }
 
@@ -233,7 +276,7 @@ func (d *daemon) ikeConfig(cfg *config.Config) ikev1.Config {
 		}
 		p.Proposal.Suites = can
 		if len(cannot) > 0 {
-			d.logger("ipsec").Warn("the kernel lacks suites of the proposal: load the modules of their algorithms", "peer", p.Name, "without", cannot)
+			d.logger("ipsec").Warn("ESP lacks suites of the proposal: load the modules of their algorithms", "peer", p.Name, "without", cannot)
 		}
 	}
 	return ike
@@ -249,15 +292,20 @@ func (d *daemon) offload(work func() (done func(now time.Time))) bool {
 	return d.dh.submit(func() { d.loop.post(work()) })
 }
 
-// openL2TP: control messages arrive on the sockets of UDP 1701, or on the connected socket of the tunnel they belong to
-// (tap 2); data messages stay in the kernel.
+// openL2TP: control messages arrive on the sockets of UDP 1701, on the connected socket of the tunnel they belong to, or
+// out of our own ESP (tap 2); data messages stay in the kernel, or go up from the same sockets to PPP.
 func (d *daemon) openL2TP() (err error) {
 	log := d.logger("l2tp")
 	d.mask = d.markMask()
-	d.plane = l2tpkernel.New(l2tpkernel.Options{Log: log, Receive: d.receiveControl, Protect: d.protect})
+	if d.path.l2tp == inUserspace {
+		d.openUserL2TP()
+	} else {
+		d.kernelL2TP = l2tpkernel.New(l2tpkernel.Options{Log: log, Receive: d.receiveControl, Protect: d.protect})
+		d.plane = d.guardPlane(d.kernelL2TP)
+	}
 	d.l2tp = l2tp.New(l2tpConfig(d.cfg), l2tp.Env{
 		Send:        d.sendControl,
-		Plane:       d.dataPlane(),
+		Plane:       d.plane,
 		Rand:        d.rand,
 		Log:         log,
 		SessionUp:   d.sessionUp,
@@ -270,7 +318,7 @@ func (d *daemon) openL2TP() (err error) {
 		return nil // the clients open what they need
 	}
 	for _, addr := range d.cfg.Server.Listen {
-		s, err := sock.Open(sock.Options{Listen: addr, Reuse: true, Marks: true, Control: d.expose})
+		_, err := d.listen(addr)
 		if errors.Is(err, unix.EAFNOSUPPORT) && addr.Addr() == netip.IPv6Unspecified() {
 			log.Info("the kernel has no IPv6, L2TP listens on IPv4 alone")
 			continue
@@ -278,56 +326,8 @@ func (d *daemon) openL2TP() (err error) {
 		if err != nil {
 			return err
 		}
-		if !s.Marks() && d.ike != nil {
-			s.Close()
-			return errNoMarks
-		}
-		d.serve(s)
 	}
 	return nil
-}
-
-// receiveControl hands on what a socket of L2TP received; msg is valid only during the call.
-func (d *daemon) receiveControl(p l2tp.Peer, msg []byte) {
-	p.Via &= l2tp.Via(d.mask) // other bits of the mark are other programs'
-	msg = append([]byte(nil), msg...)
-	d.loop.offer(func(now time.Time) { d.l2tp.Receive(now, p, msg) })
-}
-
-// protect binds a tunnel's socket to the SA it was born in: the kernel then drops, packet by packet, what comes to it
-// by any other way.
-func (d *daemon) protect(fd int, via l2tp.Via) error {
-	if via == 0 || d.xfrm == nil {
-		return nil
-	}
-	return d.xfrm.ProtectSocket(fd, ipsec.Mark(via))
-}
-
-// expose lets the control sockets see cleartext where the kernel would drop it for us: the L2TP engine refuses it as
-// strictly, and can say who it was.
-func (d *daemon) expose(fd int) error {
-	if d.xfrm == nil {
-		return nil
-	}
-	return d.xfrm.ExposeSocket(fd)
-}
-
-// sendControl leaves by the socket that listens where the peer sent to.
-func (d *daemon) sendControl(p l2tp.Peer, msg []byte) {
-	for _, s := range d.socks {
-		if covers(s.LocalAddr(), p) {
-			if err := s.Send(sock.Datagram{Local: p.Local, Remote: p.Remote, Mark: uint32(p.Via)}, msg); err != nil {
-				d.logger("l2tp").Debug("control message not sent", "remote", p.Remote, "error", err)
-			}
-			return
-		}
-	}
-}
-
-// covers says whether a socket bound to local answers for the address that a peer sent to.
-func covers(local netip.AddrPort, p l2tp.Peer) bool {
-	return local.Port() == p.Local.Port() && local.Addr().Is4() == p.Remote.Addr().Is4() &&
-		(local.Addr().IsUnspecified() || local.Addr() == p.Local.Addr())
 }
 
 // markMask is where our marks live in those of the kernel, which other programs use too.
@@ -338,36 +338,11 @@ func (d *daemon) markMask() uint32 {
 	return ikev1.DefaultMarkMask
 }
 
-// openPPP: PPP's control frames come from the channel of each session (tap 3, in session.go); IP stays in the kernel.
+// openPPP: PPP's control frames come from the channel of each session (tap 3, in session.go); IP goes its own way.
 func (d *daemon) openPPP() (err error) {
 	d.users = aaa.NewLocal(d.cfg.AAA, d.logger("ppp"))
 	d.netif, err = netif.New()
 	return err
-}
-
-// probe says what this kernel lacks for the data path that the configuration asks for.
-func (d *daemon) probe() error {
-	if d.cfg.System.DataPath == config.DataPathUserspace {
-		return errors.New(`data-path = "userspace" is not supported by this version: use "auto" or "kernel"`)
-	}
-	errs := []error{l2tpkernel.Probe(), pppkernel.Probe()}
-	if usesIPsec(d.cfg) {
-		err := xfrm.Probe()
-		if lacks := new(xfrm.ProbeError); errors.As(err, &lacks) && !lacks.Fatal() {
-			d.logger("ipsec").Warn("the kernel's IPsec is not complete", "error", err)
-			err = nil
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-// dataPath names what moves the packets: ESP, L2TP and PPP.
-func (d *daemon) dataPath() string {
-	if d.ike == nil {
-		return "none+kernel+kernel"
-	}
-	return "xfrm+kernel+kernel"
 }
 
 // ports are the UDP ports that carry L2TP, each once.

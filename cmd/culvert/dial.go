@@ -227,7 +227,7 @@ func (dl *dialer) secure(now time.Time, local, remote netip.Addr) {
 	}
 	// From here on nothing with this mark leaves but through its SAs, until it is given up.
 	dl.mark, dl.held = mark, mark
-	if err := d.xfrm.Hold(mark, remote); err != nil {
+	if err := d.esp.Hold(mark, remote); err != nil {
 		dl.end(now, err.Error())
 	}
 }
@@ -242,7 +242,7 @@ func (dl *dialer) secured(now time.Time, info ikev1.ClientInfo) {
 	// The server may have answered from another address, and IKE chosen it.
 	if remote := info.Remote.Addr().Unmap(); remote != dl.remote {
 		dl.remote = remote
-		if err := dl.d.xfrm.Hold(info.Mark, remote); err != nil {
+		if err := dl.d.esp.Hold(info.Mark, remote); err != nil {
 			dl.end(now, err.Error())
 			return
 		}
@@ -252,7 +252,7 @@ func (dl *dialer) secured(now time.Time, info ikev1.ClientInfo) {
 
 // moved: the server's address has changed, and the SAs followed.
 func (dl *dialer) moved(remote netip.Addr) {
-	if err := dl.d.xfrm.Hold(dl.mark, remote); err != nil {
+	if err := dl.d.esp.Hold(dl.mark, remote); err != nil {
 		dl.log.Error("the server's new address is not held back in the clear", "remote", remote, "error", err)
 	}
 }
@@ -284,13 +284,11 @@ func (dl *dialer) openSocket(local netip.Addr) (err error) {
 		return dl.openOwn(local) // nothing passes 1701 in the clear, by order of the server's settings
 	}
 	peer := l2tp.Peer{Local: dl.local, Remote: netip.AddrPortFrom(dl.remote, l2tpPort)}
-	for _, s := range d.socks {
-		if covers(s.LocalAddr(), peer) {
-			if dl.cfg.UseIPsec && !s.Marks() {
-				return errNoMarks
-			}
-			return nil
+	if s := d.socks.find(peer); s != nil {
+		if dl.cfg.UseIPsec && d.blind(s) {
+			return errNoMarks
 		}
+		return nil
 	}
 	everywhere := netip.IPv4Unspecified()
 	if local.Is6() {
@@ -417,7 +415,7 @@ func (dl *dialer) settle(now time.Time) {
 		dl.mark = 0
 	}
 	if dl.held != 0 {
-		if err := d.xfrm.Unhold(dl.held); err != nil {
+		if err := d.esp.Unhold(dl.held); err != nil {
 			dl.log.Warn("the mark stays held back", "mark", dl.held, "error", err)
 		}
 		dl.held = 0
@@ -492,35 +490,6 @@ func (dl *dialer) status(now time.Time) string {
 		}
 	}
 	return "dialing"
-}
-
-// listen opens a control socket beside the server's: another port, or 1701 where the server has none.
-func (d *daemon) listen(addr netip.AddrPort) (*sock.Socket, error) {
-	s, err := sock.Open(sock.Options{Listen: addr, Reuse: true, Marks: true, Control: d.expose})
-	if err != nil {
-		return nil, err
-	}
-	if !s.Marks() && d.ike != nil {
-		s.Close()
-		return nil, errNoMarks
-	}
-	d.serve(s)
-	return s, nil
-}
-
-var errNoMarks = errors.New("this kernel does not tell by which SA a datagram came (SO_RCVMARK): Linux 5.19 or later is needed for use-ipsec")
-
-// serve takes a socket in.
-func (d *daemon) serve(s *sock.Socket) {
-	d.socks = append(d.socks, s)
-	go s.Serve(func(dg sock.Datagram, msg []byte) {
-		d.receiveControl(l2tp.Peer{Local: dg.Local, Remote: dg.Remote, Via: l2tp.Via(dg.Mark)}, msg)
-	})
-}
-
-func (d *daemon) unlisten(s *sock.Socket) {
-	d.socks = slices.DeleteFunc(d.socks, func(x *sock.Socket) bool { return x == s })
-	s.Close()
 }
 
 // protection is the server's use-ipsec; none where there is no server.

@@ -12,36 +12,35 @@ import (
 
 const transferSize = 100 << 20
 
-// One client on the open internet: in, traffic both ways, out again from either side, and nothing is left.
-func TestLabDirect(t *testing.T) {
-	inLab(t, func(t *testing.T, l *lab.L) {
-		r := newRig(t, l, rigConfig{})
-		for _, test := range []struct {
-			name   string
-			change func(*lab.ClientConfig)
-		}{{"port 1701", port1701}, {"any port", func(*lab.ClientConfig) {}}} {
-			c := r.client(1, test.change)
-			wholeSession(t, r, c, test.name)
-			c.Kill()
-			r.internet.IP("link del client1")
-		}
-	}, lab.Timeout(3*time.Minute))
+func TestLabDirect(t *testing.T) { inLab(t, onKernel(direct), lab.Timeout(3*time.Minute)) }
+func TestLabNAT(t *testing.T)    { inLab(t, onKernel(behindNAT), lab.Timeout(3*time.Minute)) }
+
+// direct: one client on the open internet: in, traffic both ways, out again from either side, and nothing is left.
+func direct(t *testing.T, l *lab.L, path labPath) {
+	r := newRig(t, l, rigConfig{Path: path})
+	for _, test := range []struct {
+		name   string
+		change func(*lab.ClientConfig)
+	}{{"port 1701", port1701}, {"any port", func(*lab.ClientConfig) {}}} {
+		c := r.client(1, test.change)
+		wholeSession(t, r, c, test.name)
+		c.Kill()
+		r.internet.IP("link del client1")
+	}
 }
 
-// One client behind a NAT.
-func TestLabNAT(t *testing.T) {
-	inLab(t, func(t *testing.T, l *lab.L) {
-		r := newRig(t, l, rigConfig{})
-		for _, test := range []struct {
-			name   string
-			change func(*lab.ClientConfig)
-		}{{"port 1701", port1701}, {"any port", func(*lab.ClientConfig) {}}} {
-			c := r.hidden(1, test.change)
-			wholeSession(t, r, c, test.name)
-			c.Kill()
-			r.nat.IP("link del hidden1")
-		}
-	}, lab.Timeout(3*time.Minute))
+// behindNAT: one client behind a NAT.
+func behindNAT(t *testing.T, l *lab.L, path labPath) {
+	r := newRig(t, l, rigConfig{Path: path})
+	for _, test := range []struct {
+		name   string
+		change func(*lab.ClientConfig)
+	}{{"port 1701", port1701}, {"any port", func(*lab.ClientConfig) {}}} {
+		c := r.hidden(1, test.change)
+		wholeSession(t, r, c, test.name)
+		c.Kill()
+		r.nat.IP("link del hidden1")
+	}
 }
 
 // wholeSession takes a client through all that a session is for.
@@ -88,32 +87,33 @@ func wholeSession(t *testing.T, r *rig, c *lab.Client, name string) {
 	r.clean()
 }
 
-// The server's own end is orderly too: on SIGTERM it says goodbye to everybody and leaves the kernel as it found it.
-func TestLabShutdown(t *testing.T) {
-	inLab(t, func(t *testing.T, l *lab.L) {
-		r := newRig(t, l, rigConfig{Users: 2})
-		c := []*lab.Client{r.client(1), r.hidden(2)}
-		for _, c := range c {
-			r.reaches(c, r.connect(c))
+func TestLabShutdown(t *testing.T) { inLab(t, onKernel(shutdown)) }
+
+// shutdown: the server's own end is orderly too: on SIGTERM it says goodbye to everybody and leaves the kernel as it
+// found it.
+func shutdown(t *testing.T, l *lab.L, path labPath) {
+	r := newRig(t, l, rigConfig{Path: path, Users: 2})
+	c := []*lab.Client{r.client(1), r.hidden(2)}
+	for _, c := range c {
+		r.reaches(c, r.connect(c))
+	}
+	start := time.Now()
+	r.Signal(syscall.SIGTERM)
+	if err := r.Wait(15 * time.Second); err != nil {
+		t.Errorf("culvert: %v", err)
+	}
+	t.Logf("ended in %.2f s", time.Since(start).Seconds())
+	for _, c := range c {
+		if !l.WaitFor(5*time.Second, func() bool { return len(c.Interfaces("ppp")) == 0 }) {
+			t.Errorf("%s was not told", c.Name)
 		}
-		start := time.Now()
-		r.Signal(syscall.SIGTERM)
-		if err := r.Wait(15 * time.Second); err != nil {
-			t.Errorf("culvert: %v", err)
-		}
-		t.Logf("ended in %.2f s", time.Since(start).Seconds())
-		for _, c := range c {
-			if !l.WaitFor(5*time.Second, func() bool { return len(c.Interfaces("ppp")) == 0 }) {
-				t.Errorf("%s was not told", c.Name)
-			}
-		}
-		if s := r.server.IPsecState(); s != "" {
-			t.Errorf("left in the kernel:\n%s", s)
-		}
-		if i := r.server.Interfaces("ppp"); len(i) > 0 {
-			t.Errorf("left in the kernel: %v", i)
-		}
-	})
+	}
+	if s := r.server.IPsecState(); s != "" {
+		t.Errorf("left in the kernel:\n%s", s)
+	}
+	if i := r.server.Interfaces("ppp"); len(i) > 0 {
+		t.Errorf("left in the kernel: %v", i)
+	}
 }
 
 // Two clients behind one NAT are one address to the server.

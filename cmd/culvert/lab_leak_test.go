@@ -11,60 +11,61 @@ import (
 	"culvert/board/lab"
 )
 
-// What comes in the clear, however well it knows the tunnel, reaches nothing; and nothing of the tunnel leaves in the clear.
-func TestLabCleartext(t *testing.T) {
-	inLab(t, func(t *testing.T, l *lab.L) {
-		r := newRig(t, l, rigConfig{})
-		outside := r.server.Capture("eth0", func(p lab.Packet) bool { return p.Src.Addr().Is4() && p.Out && !p.IKE() })
-		c := r.client(1, port1701)
-		addr := r.connect(c)
-		r.reaches(c, addr)
-		rows := r.Rows("/ppp active print")
-		if len(rows) != 1 {
-			t.Fatalf("/ppp active print: %v", rows)
-		}
-		tunnel, session := uint16(rows[0].Int("tunnel-id")), uint16(rows[0].Int("l2tp-session-id"))
-		if tunnel == 0 || session == 0 {
-			t.Fatalf("no tunnel in %v", rows[0])
-		}
-		const mark = "sent in the clear"
-		inside := r.lan.Capture("eth0", func(p lab.Packet) bool { return string(p.Payload) == mark })
-		arrived := r.server.Capture("eth0", func(p lab.Packet) bool { return !p.Out && p.Proto == unix.IPPROTO_UDP && p.Dst.Port() == 1701 })
+func TestLabCleartext(t *testing.T) { inLab(t, onKernel(cleartext)) }
 
-		client := c.Up.Addrs[0]
-		for range 20 {
-			for _, frame := range [][]byte{
-				l2tpData(tunnel, session, udp4(addr, labHost, 7, mark), false),
-				l2tpData(tunnel, session, udp4(addr, labHost, 7, mark), true),
-				l2tpControl(tunnel, 0, 4),        // StopCCN
-				l2tpControl(tunnel, session, 14), // CDN
-				l2tpControl(0, 0, 1),             // SCCRQ
-			} {
-				spoof(t, r.internet, client, labServer, frame)
-			}
-			time.Sleep(10 * time.Millisecond)
+// cleartext: what comes in the clear, however well it knows the tunnel, reaches nothing; and nothing of the tunnel leaves
+// in the clear.
+func cleartext(t *testing.T, l *lab.L, path labPath) {
+	r := newRig(t, l, rigConfig{Path: path})
+	outside := r.server.Capture("eth0", func(p lab.Packet) bool { return p.Src.Addr().Is4() && p.Out && !p.IKE() })
+	c := r.client(1, port1701)
+	addr := r.connect(c)
+	r.reaches(c, addr)
+	rows := r.Rows("/ppp active print")
+	if len(rows) != 1 {
+		t.Fatalf("/ppp active print: %v", rows)
+	}
+	tunnel, session := uint16(rows[0].Int("tunnel-id")), uint16(rows[0].Int("l2tp-session-id"))
+	if tunnel == 0 || session == 0 {
+		t.Fatalf("no tunnel in %v", rows[0])
+	}
+	const mark = "sent in the clear"
+	inside := r.lan.Capture("eth0", func(p lab.Packet) bool { return string(p.Payload) == mark })
+	arrived := r.server.Capture("eth0", func(p lab.Packet) bool { return !p.Out && p.Proto == unix.IPPROTO_UDP && p.Dst.Port() == 1701 })
+
+	client := c.Up.Addrs[0]
+	for range 20 {
+		for _, frame := range [][]byte{
+			l2tpData(tunnel, session, udp4(addr, labHost, 7, mark), false),
+			l2tpData(tunnel, session, udp4(addr, labHost, 7, mark), true),
+			l2tpControl(tunnel, 0, 4),        // StopCCN
+			l2tpControl(tunnel, session, 14), // CDN
+			l2tpControl(0, 0, 1),             // SCCRQ
+		} {
+			spoof(t, r.internet, client, labServer, frame)
 		}
-		if got := arrived.Stop(); len(got) < 100 {
-			t.Errorf("only %d of 100 forged packets got to the server at all", len(got))
-		}
-		if got := inside.Stop(); len(got) > 0 {
-			t.Errorf("%d forged packets came through, the first %v", len(got), got[0])
-		}
-		if rows := r.Rows("/ppp active print"); len(rows) != 1 {
-			t.Errorf("the session did not survive: %v", rows)
-		}
-		r.reaches(c, addr)
-		if _, err := c.Transfer(r.lan, labHost, 5<<20); err != nil {
-			t.Error(err)
-		}
-		if err := c.Disconnect(t.Context()); err != nil {
-			t.Error(err)
-		}
-		r.clean()
-		if got := outside.Stop(); len(got) > 0 {
-			t.Errorf("%d packets left the server outside of IPsec, the first %v", len(got), got[0])
-		}
-	})
+		time.Sleep(10 * time.Millisecond)
+	}
+	if got := arrived.Stop(); len(got) < 100 {
+		t.Errorf("only %d of 100 forged packets got to the server at all", len(got))
+	}
+	if got := inside.Stop(); len(got) > 0 {
+		t.Errorf("%d forged packets came through, the first %v", len(got), got[0])
+	}
+	if rows := r.Rows("/ppp active print"); len(rows) != 1 {
+		t.Errorf("the session did not survive: %v", rows)
+	}
+	r.reaches(c, addr)
+	if _, err := c.Transfer(r.lan, labHost, 5<<20); err != nil {
+		t.Error(err)
+	}
+	if err := c.Disconnect(t.Context()); err != nil {
+		t.Error(err)
+	}
+	r.clean()
+	if got := outside.Stop(); len(got) > 0 {
+		t.Errorf("%d packets left the server outside of IPsec, the first %v", len(got), got[0])
+	}
 }
 
 // spoof sends a UDP datagram from port 1701 to port 1701 with any source address.

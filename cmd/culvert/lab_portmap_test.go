@@ -21,7 +21,7 @@ func crowdBehindNAT(t *testing.T, l *lab.L, n int, c rigConfig) (*rig, []*lab.Cl
 	t.Helper()
 	c.Users = n
 	r := newRig(t, l, c)
-	if len(r.Lines("nftables port mapping")) == 0 {
+	if c.Path == pathKernel && len(r.Lines("nftables port mapping")) == 0 {
 		if len(r.Lines("warning", "CONFIG_NF_TABLES_INET")) == 0 {
 			t.Error("no word on what the kernel lacks")
 		}
@@ -34,48 +34,51 @@ func crowdBehindNAT(t *testing.T, l *lab.L, n int, c rigConfig) (*rig, []*lab.Cl
 	return r, clients
 }
 
-// Five clients behind one NAT, all of one port, come and go in any order, and each has its own traffic and nobody else's.
 func TestLabFiveBehindNAT(t *testing.T) {
-	inLab(t, func(t *testing.T, l *lab.L) {
-		const n = 5
-		r, clients := crowdBehindNAT(t, l, n, rigConfig{})
-		crowd(t, r, clients)
-		ownTraffic(t, r, clients, "all five")
+	inLab(t, onKernel(fiveBehindNAT), lab.Memory("1G"), lab.Timeout(5*time.Minute))
+}
 
-		for _, step := range []struct{ leave, back []int }{
-			{leave: []int{2}},
-			{leave: []int{0, 4}, back: []int{2}},
-			{back: []int{4, 0}},
-			{leave: []int{4, 3, 2, 1, 0}, back: []int{3}},
-			{back: []int{1, 0, 2, 4}},
-		} {
-			for _, i := range step.leave {
-				if err := clients[i].Disconnect(t.Context()); err != nil {
-					t.Error(err)
-				}
+// fiveBehindNAT: five clients behind one NAT, all of one port, come and go in any order, and each has its own traffic and
+// nobody else's.
+func fiveBehindNAT(t *testing.T, l *lab.L, path labPath) {
+	const n = 5
+	r, clients := crowdBehindNAT(t, l, n, rigConfig{Path: path})
+	crowd(t, r, clients)
+	ownTraffic(t, r, clients, "all five")
+
+	for _, step := range []struct{ leave, back []int }{
+		{leave: []int{2}},
+		{leave: []int{0, 4}, back: []int{2}},
+		{back: []int{4, 0}},
+		{leave: []int{4, 3, 2, 1, 0}, back: []int{3}},
+		{back: []int{1, 0, 2, 4}},
+	} {
+		for _, i := range step.leave {
+			if err := clients[i].Disconnect(t.Context()); err != nil {
+				t.Error(err)
 			}
-			for _, i := range step.back {
-				r.connect(clients[i])
-			}
-			var here []*lab.Client
-			for _, c := range clients {
-				if c.Addr("ppp0").IsValid() {
-					here = append(here, c)
-				}
-			}
-			ownTraffic(t, r, here, fmt.Sprintf("after %v left and %v came", step.leave, step.back))
 		}
-		var wg sync.WaitGroup
+		for _, i := range step.back {
+			r.connect(clients[i])
+		}
+		var here []*lab.Client
 		for _, c := range clients {
-			wg.Go(func() {
-				if err := c.Disconnect(t.Context()); err != nil {
-					t.Error(err)
-				}
-			})
+			if c.Addr("ppp0").IsValid() {
+				here = append(here, c)
+			}
 		}
-		wg.Wait()
-		r.clean()
-	}, lab.Memory("1G"), lab.Timeout(5*time.Minute))
+		ownTraffic(t, r, here, fmt.Sprintf("after %v left and %v came", step.leave, step.back))
+	}
+	var wg sync.WaitGroup
+	for _, c := range clients {
+		wg.Go(func() {
+			if err := c.Disconnect(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	r.clean()
 }
 
 // ownTraffic sends datagrams with each client's name in them both ways, all clients at once, and TCP beside them, and
@@ -228,54 +231,56 @@ func TestLabPortsServerKilled(t *testing.T) {
 	}, lab.Timeout(3*time.Minute))
 }
 
-// A client that knows another's tunnel and session, and has an SA of its own, still gets nothing into them.
 func TestLabForeignTunnel(t *testing.T) {
-	inLab(t, func(t *testing.T, l *lab.L) {
-		r, clients := crowdBehindNAT(t, l, 2, rigConfig{})
-		crowd(t, r, clients)
-		ids := map[string][2]uint16{}
-		for _, row := range r.Rows("/ppp active print") {
-			ids[row.String("name")] = [2]uint16{uint16(row.Int("tunnel-id")), uint16(row.Int("l2tp-session-id"))}
+	inLab(t, onKernel(foreignTunnel), lab.Timeout(3*time.Minute))
+}
+
+// foreignTunnel: a client that knows another's tunnel and session, and has an SA of its own, still gets nothing into them.
+func foreignTunnel(t *testing.T, l *lab.L, path labPath) {
+	r, clients := crowdBehindNAT(t, l, 2, rigConfig{Path: path})
+	crowd(t, r, clients)
+	ids := map[string][2]uint16{}
+	for _, row := range r.Rows("/ppp active print") {
+		ids[row.String("name")] = [2]uint16{uint16(row.Int("tunnel-id")), uint16(row.Int("l2tp-session-id"))}
+	}
+	victim, attacker := clients[0], clients[1]
+	const mark = "forged"
+	inside := r.lan.Capture("eth0", func(p lab.Packet) bool { return string(p.Payload) == mark })
+	// The attacker's SA takes what leaves from its port 1701, whoever sends it: also what goes past its L2TP daemon.
+	sock := boundLike(t, attacker, 1701)
+	defer unix.Close(sock)
+	send := func(user string, length bool, as netip.Addr) {
+		m := l2tpData(ids[user][0], ids[user][1], udp4(as, labHost, 7, mark), length)
+		if err := unix.Sendto(sock, m, 0, &unix.SockaddrInet4{Addr: labServer.As4(), Port: 1701}); err != nil {
+			t.Fatalf("send: %v", err)
 		}
-		victim, attacker := clients[0], clients[1]
-		const mark = "forged"
-		inside := r.lan.Capture("eth0", func(p lab.Packet) bool { return string(p.Payload) == mark })
-		// The attacker's SA takes what leaves from its port 1701, whoever sends it: also what goes past its L2TP daemon.
-		sock := boundLike(t, attacker, 1701)
-		defer unix.Close(sock)
-		send := func(user string, length bool, as netip.Addr) {
-			m := l2tpData(ids[user][0], ids[user][1], udp4(as, labHost, 7, mark), length)
-			if err := unix.Sendto(sock, m, 0, &unix.SockaddrInet4{Addr: labServer.As4(), Port: 1701}); err != nil {
-				t.Fatalf("send: %v", err)
-			}
+	}
+	for range 20 {
+		send(victim.Config.User, false, victim.Addr("ppp0"))
+		send(victim.Config.User, true, victim.Addr("ppp0"))
+	}
+	time.Sleep(200 * time.Millisecond)
+	send(attacker.Config.User, false, attacker.Addr("ppp0")) // to see that they do come that far
+	send(attacker.Config.User, true, attacker.Addr("ppp0"))
+	time.Sleep(200 * time.Millisecond)
+	own := 0
+	for _, p := range inside.Stop() {
+		if p.Src.Addr() == victim.Addr("ppp0") {
+			t.Errorf("in another's session: %v", p)
+			break
 		}
-		for range 20 {
-			send(victim.Config.User, false, victim.Addr("ppp0"))
-			send(victim.Config.User, true, victim.Addr("ppp0"))
+		own++
+	}
+	if own != 2 {
+		t.Errorf("%d of 2 packets in its own session came through", own)
+	}
+	ownTraffic(t, r, clients, "after the attack")
+	for _, c := range clients {
+		if err := c.Disconnect(t.Context()); err != nil {
+			t.Error(err)
 		}
-		time.Sleep(200 * time.Millisecond)
-		send(attacker.Config.User, false, attacker.Addr("ppp0")) // to see that they do come that far
-		send(attacker.Config.User, true, attacker.Addr("ppp0"))
-		time.Sleep(200 * time.Millisecond)
-		own := 0
-		for _, p := range inside.Stop() {
-			if p.Src.Addr() == victim.Addr("ppp0") {
-				t.Errorf("in another's session: %v", p)
-				break
-			}
-			own++
-		}
-		if own != 2 {
-			t.Errorf("%d of 2 packets in its own session came through", own)
-		}
-		ownTraffic(t, r, clients, "after the attack")
-		for _, c := range clients {
-			if err := c.Disconnect(t.Context()); err != nil {
-				t.Error(err)
-			}
-		}
-		r.clean()
-	}, lab.Timeout(3*time.Minute))
+	}
+	r.clean()
 }
 
 // boundLike opens a UDP socket on the client that shares a port with its L2TP daemon.

@@ -32,6 +32,7 @@ var (
 
 // rigConfig says what differs from the usual configuration.
 type rigConfig struct {
+	Path      labPath
 	Users     int    // user1 to userN, all with the same password; 1 when 0
 	UseIPsec  string // "required" when empty
 	Auth      string // "mschap2" when empty
@@ -51,6 +52,7 @@ func (c rigConfig) toml() string {
 	fmt.Fprintf(&b, `
 [system]
 identity = "lab"
+data-path = %q
 
 [ip.pool.vpn]
 ranges = ["192.168.99.2-192.168.99.254"]
@@ -70,7 +72,7 @@ keepalive-timeout = %q
 [ipsec.profile.default]
 dpd-interval = %q
 dpd-maximum-failures = 3
-`, labInner, or(c.UseIPsec, "required"), labSecret, or(c.Auth, "mschap2"), or(c.Keepalive, "30s"), or(c.DPD, "2m"))
+`, c.Path.setting(), labInner, or(c.UseIPsec, "required"), labSecret, or(c.Auth, "mschap2"), or(c.Keepalive, "30s"), or(c.DPD, "2m"))
 	for i := range max(c.Users, 1) {
 		fmt.Fprintf(&b, "\n[ppp.secret.user%d]\npassword = %q\nprofile = \"vpn\"\n", i+1, labPassword)
 	}
@@ -92,7 +94,9 @@ func newRig(t *testing.T, l *lab.L, c rigConfig) *rig {
 	r.server = r.internet.Host("server", labServer.String())
 	r.server.Forward()
 	r.lan = r.server.Host("lan", labHost.String())
+	c.Path.prepare(r.server)
 	r.Culvert = l.Culvert(r.server, c.toml())
+	c.Path.check(t, l, r.Culvert)
 	r.pristine = r.kernelState()
 	return r
 }

@@ -38,7 +38,7 @@ func (d *daemon) closePortmap() {
 // ipsecBackend is the data plane for the key exchange.
 func (d *daemon) ipsecBackend() ipsec.Backend {
 	if d.portmap == nil {
-		return d.xfrm
+		return d.esp
 	}
 	return &natBackend{Backend: d.xfrm, table: d.portmap, log: d.logger("ipsec"), local: d.ports(),
 		ours: func(m ipsec.Mark) bool { return d.dialerOf(m) != nil }, mapped: make(map[ipsec.SAID]uint16)}
@@ -101,12 +101,12 @@ func (b *natBackend) unmap(m ipsec.Mark, port uint16) {
 	}
 }
 
-// dataPlane is the kernel's L2TP for the L2TP engine.
-func (d *daemon) dataPlane() l2tp.DataPlane {
+// guardPlane is the kernel's L2TP for the L2TP engine.
+func (d *daemon) guardPlane(p *l2tpkernel.Plane) plane {
 	if d.portmap == nil {
-		return d.plane
+		return p
 	}
-	return guardedPlane{d.plane, d.portmap, d.logger("l2tp")}
+	return guardedPlane{p, d.portmap, d.logger("l2tp")}
 }
 
 // guardedPlane lets nobody's data into a tunnel but its own client's. Linux from 6.11 on finds a session by its ids

@@ -12,11 +12,10 @@ import (
 	"culvert/l2tp"
 	"culvert/ppp"
 	"culvert/ppp/aaa"
-	pppkernel "culvert/ppp/kernel"
 	"culvert/ppp/netif"
 )
 
-// session is one user's link: the PPP automata, the L2TP session under them, and what the kernel holds for both. Its
+// session is one user's link: the PPP automata, the L2TP session under them, and what carries both. Its
 // fields belong to the loop; the kernel's slow work goes through the lane.
 type session struct {
 	d       *daemon
@@ -24,8 +23,8 @@ type session struct {
 	l2tp    l2tp.SessionInfo
 	log     *slog.Logger
 	link    *ppp.Link
-	channel *pppkernel.Channel
-	unit    *pppkernel.Unit
+	channel pppChannel
+	unit    pppUnit
 	lane    lane
 	grant   *aaa.Grant
 	since   time.Time // when the link came up
@@ -63,14 +62,8 @@ func (d *daemon) sessionUp(info l2tp.SessionInfo) {
 		auth = keyBound{auth, user}
 	}
 	s.ppp = d.fit(s.ppp, info)
-	fd, ok := d.plane.Session(info.Tunnel.Local, info.Local)
-	if !ok {
-		s.log.Error("the kernel lost the session before PPP could start")
-		d.l2tp.CloseSession(now, info.Tunnel.Local, info.Local, l2tp.Cause{Reason: l2tp.ReasonResources})
-		return
-	}
 	var err error
-	if s.channel, err = pppkernel.Attach(fd); err != nil {
+	if s.channel, err = d.attach(info.Tunnel.Local, info.Local); err != nil {
 		s.log.Error("no PPP channel on the L2TP session", "error", err)
 		d.l2tp.CloseSession(now, info.Tunnel.Local, info.Local, l2tp.Cause{Reason: l2tp.ReasonResources})
 		return
@@ -93,15 +86,32 @@ func (d *daemon) sessionUp(info l2tp.SessionInfo) {
 		s.dialer.attach(s)
 	}
 	d.loop.add(s.link)
-	go s.channel.Serve(func(frame []byte) {
+	go s.serve()
+	s.link.Start(now)
+}
+
+// serve hands on what PPP receives until the channel is closed, or ends by itself.
+func (s *session) serve() {
+	err := s.channel.Serve(func(frame []byte) {
 		frame = append([]byte(nil), frame...)
-		d.loop.offer(func(now time.Time) {
+		s.d.loop.offer(func(now time.Time) {
 			if !s.closed {
 				s.link.Receive(now, frame)
 			}
 		})
 	})
-	s.link.Start(now)
+	if err == nil {
+		return
+	}
+	s.d.loop.post(func(now time.Time) {
+		switch {
+		case s.closed:
+		case errors.Is(err, netif.ErrGone): // somebody has taken the interface away, and the peer can still be told
+			s.link.Close(now, ppp.Cause{Code: ppp.CauseInterface, Text: err.Error()})
+		default:
+			s.link.Lost(now, ppp.Cause{Code: ppp.CauseNoCarrier, Text: err.Error()})
+		}
+	})
 }
 
 // sessionDown ends PPP because the L2TP session ended. The kernel's end of the session is closed when this returns.
@@ -135,9 +145,9 @@ func (s *session) openUnit(g *aaa.Grant, done func(now time.Time, err error)) {
 	}
 	s.grant = g
 	mru := s.ppp.MRU
-	var unit *pppkernel.Unit
+	var unit pppUnit
 	s.lane.do(func() (err error) {
-		unit, err = s.channel.OpenUnit(pppkernel.Options{Name: g.Interface, MRU: mru, IPv6: g.UseIPv6, Net: s.d.netif})
+		unit, err = s.channel.openUnit(g.Interface, mru, g.UseIPv6, s.d.netif)
 		return err
 	}, func(now time.Time, err error) {
 		if err == nil {

@@ -23,7 +23,6 @@ import (
 	"culvert/ipsec/ikev1"
 	"culvert/l2tp"
 	"culvert/ppp"
-	pppkernel "culvert/ppp/kernel"
 )
 
 // source shows the daemon to the console. It runs on the console's goroutines and takes its snapshots on the loop; what
@@ -52,7 +51,7 @@ func (s source) Log() *logring.Ring { return s.d.logs.Ring() }
 
 // Active joins IKE, L2TP and PPP: one row a user.
 func (s source) Active() (rows []console.ActiveRow) {
-	var units []*pppkernel.Unit
+	var units []pppUnit
 	s.on(func(now time.Time) {
 		for _, x := range s.d.sessions {
 			if !x.up || x.closed || x.dialer != nil {
@@ -122,7 +121,7 @@ func (s source) Interfaces() (rows []console.InterfaceRow) {
 
 // Clients are the tunnels that we dial.
 func (s source) Clients() (rows []console.ClientState) {
-	var units []*pppkernel.Unit
+	var units []pppUnit
 	s.on(func(now time.Time) {
 		for _, dl := range s.d.dialers {
 			r := console.ClientState{Name: dl.cfg.Name, Status: dl.status(now), Attempts: dl.attempt, LastReason: dl.reason}
@@ -132,7 +131,7 @@ func (s source) Clients() (rows []console.ClientState) {
 			if dl.remote.IsValid() {
 				r.Server = dl.remote.String()
 			}
-			var unit *pppkernel.Unit
+			var unit pppUnit
 			if x := dl.session; x != nil && x.up && !x.closed {
 				snap := x.link.Snapshot(now)
 				r.Uptime, r.Encoding, r.MTU, r.MRU = console.Span(snap.Uptime), snap.Encoding, snap.MTU, snap.MRU
@@ -266,6 +265,7 @@ func (s source) IPsecStatistics() (rows []console.Counter) {
 				rows = append(rows, console.Counter{Name: "l2tp-drop-" + strings.ReplaceAll(why.String(), " ", "-"), Value: n})
 			}
 		}
+		rows = append(rows, s.d.userDrops()...)
 		rows = append(rows, console.Counter{Name: "loop-dropped", Value: s.d.loop.dropped.Load()})
 	})
 	return rows
@@ -276,7 +276,7 @@ func (s source) Resource() console.Resource {
 	runtime.ReadMemStats(&mem)
 	r := console.Resource{
 		Uptime: console.Span(time.Since(s.d.started)), Version: buildVersion(), ProcessHeap: mem.Sys, CPUCount: runtime.NumCPU(),
-		Architecture: runtime.GOARCH, Platform: "culvert", DataPath: s.d.dataPath(), CryptoEngine: "kernel", LogDropped: s.d.logs.Dropped(),
+		Architecture: runtime.GOARCH, Platform: "culvert", DataPath: s.d.dataPath(), CryptoEngine: s.d.cryptoEngine(), LogDropped: s.d.logs.Dropped(),
 	}
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {

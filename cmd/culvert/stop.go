@@ -87,9 +87,7 @@ func (d *daemon) release() {
 	if d.l2tp != nil {
 		d.plane.Close()
 	}
-	for _, s := range d.socks {
-		s.Close()
-	}
+	d.socks.close()
 	d.closeIPsec()
 	if d.netif != nil {
 		d.netif.Close()
@@ -98,11 +96,11 @@ func (d *daemon) release() {
 
 // closeIPsec gives back what openIPsec took.
 func (d *daemon) closeIPsec() {
-	if d.xfrm != nil {
-		if err := d.xfrm.Close(); err != nil {
+	if d.esp != nil {
+		if err := d.esp.Close(); err != nil {
 			d.logger("ipsec").Warn("SAs or policies left in the kernel", "error", err)
 		}
-		d.xfrm = nil
+		d.esp, d.xfrm = nil, nil
 	}
 	d.closePortmap() // after the SAs that it serves
 	if d.natt != nil {

@@ -116,6 +116,22 @@ func (s *Socket) prepare(fd int, v4 bool, o Options) error {
 // LocalAddr is what the socket is bound to, with the port that an ephemeral one got.
 func (s *Socket) LocalAddr() netip.AddrPort { return s.local }
 
+// ErrNoMarks is a kernel that does not tell the marks of received datagrams (SO_RCVMARK, Linux 5.19).
+var ErrNoMarks = errors.New("l2tp socket: the kernel does not tell marks")
+
+// Probe says whether sockets can tell marks.
+func Probe() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("l2tp socket: %w", err)
+	}
+	defer unix.Close(fd)
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVMARK, 1) != nil {
+		return ErrNoMarks
+	}
+	return nil
+}
+
 // Marks says whether received datagrams carry their mark. If not (Linux before 5.19) every Mark is zero.
 func (s *Socket) Marks() bool { return s.marks }
 

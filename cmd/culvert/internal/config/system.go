@@ -21,9 +21,6 @@ func (r *reader) system(root *table, c *Config) {
 		}
 	}
 	choice(t, "data-path", &c.System.DataPath, []string{"auto", "kernel", "userspace"}, DataPathAuto, DataPathKernel, DataPathUserspace)
-	if c.System.DataPath == DataPathUserspace {
-		t.unsupported("data-path", featureUserspace)
-	}
 	if t.str("crypto-engine", &c.System.CryptoEngine) && (c.System.CryptoEngine == "" || strings.ContainsAny(c.System.CryptoEngine, " \t\n")) {
 		t.fail("crypto-engine", "%q is not one of auto, hardware, software, or the name of a kernel driver", c.System.CryptoEngine)
 	}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"culvert/ipsec"
+	"culvert/l2tp"
+	"culvert/l2tp/sock"
+)
+
+// sockets are those of UDP 1701, and of the ports that clients of ours call from. They change on the loop; the data path
+// looks them up at the same time.
+type sockets struct {
+	list atomic.Pointer[[]*sock.Socket]
+}
+
+func (s *sockets) all() []*sock.Socket {
+	if p := s.list.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func (s *sockets) set(list []*sock.Socket) { s.list.Store(&list) }
+
+// find returns the socket that listens where the peer sent to, or nil.
+func (s *sockets) find(p l2tp.Peer) *sock.Socket {
+	for _, x := range s.all() {
+		if covers(x.LocalAddr(), p) {
+			return x
+		}
+	}
+	return nil
+}
+
+func (s *sockets) close() {
+	for _, x := range s.all() {
+		x.Close()
+	}
+	s.set(nil)
+}
+
+// covers says whether a socket bound to local answers for the address that a peer sent to.
+func covers(local netip.AddrPort, p l2tp.Peer) bool {
+	return local.Port() == p.Local.Port() && local.Addr().Is4() == p.Remote.Addr().Is4() &&
+		(local.Addr().IsUnspecified() || local.Addr() == p.Local.Addr())
+}
+
+// listen opens a socket and takes it in. Where ESP is our own, marks come with what it delivers: one that a datagram of
+// the socket's carries means nothing.
+func (d *daemon) listen(addr netip.AddrPort) (*sock.Socket, error) {
+	s, err := sock.Open(sock.Options{Listen: addr, Reuse: true, Marks: d.path.esp == inKernel, Control: d.expose})
+	if err != nil {
+		return nil, err
+	}
+	if d.blind(s) && d.ike != nil {
+		s.Close()
+		return nil, errNoMarks
+	}
+	d.socks.set(append(slices.Clone(d.socks.all()), s))
+	go s.Serve(func(dg sock.Datagram, msg []byte) {
+		d.receiveL2TP(l2tp.Peer{Local: dg.Local, Remote: dg.Remote, Via: l2tp.Via(dg.Mark & d.mask)}, msg)
+	})
+	return s, nil
+}
+
+func (d *daemon) unlisten(s *sock.Socket) {
+	d.socks.set(slices.DeleteFunc(slices.Clone(d.socks.all()), func(x *sock.Socket) bool { return x == s }))
+	s.Close()
+}
+
+// blind says that the socket does not tell by which SA of the kernel's a datagram came.
+func (d *daemon) blind(s *sock.Socket) bool { return d.path.esp == inKernel && !s.Marks() }
+
+var errNoMarks = errors.New("this kernel does not tell by which SA a datagram came (SO_RCVMARK): Linux 5.19 or later is needed for use-ipsec")
+
+// expose lets the sockets see cleartext where the kernel would drop it for us: the L2TP engine refuses it as strictly,
+// and can say who it was.
+func (d *daemon) expose(fd int) error {
+	if d.xfrm == nil {
+		return nil
+	}
+	return d.xfrm.ExposeSocket(fd)
+}
+
+// protect binds a tunnel's own socket to the SA it was born in: the kernel then drops, packet by packet, what comes to it
+// by any other way.
+func (d *daemon) protect(fd int, via l2tp.Via) error {
+	if via == 0 || d.xfrm == nil {
+		return nil
+	}
+	return d.xfrm.ProtectSocket(fd, ipsec.Mark(via))
+}
+
+// receiveL2TP takes a datagram of a socket's; msg is valid only during the call.
+func (d *daemon) receiveL2TP(p l2tp.Peer, msg []byte) {
+	if d.userL2TP == nil || !d.userL2TP.Deliver(p, msg) {
+		d.receiveControl(p, msg)
+	}
+}
+
+// receiveControl hands on a control message; msg is valid only during the call.
+func (d *daemon) receiveControl(p l2tp.Peer, msg []byte) {
+	p.Via &= l2tp.Via(d.mask) // other bits of the mark are other programs'
+	msg = append([]byte(nil), msg...)
+	d.loop.offer(func(now time.Time) {
+		// An SA may carry more than L2TP: what came out of one for a port that is not ours is nothing to us.
+		if d.socks.find(p) != nil {
+			d.l2tp.Receive(now, p, msg)
+		}
+	})
+}
+
+// sendControl leaves by the SA that the tunnel was born in, or by the socket that listens where the peer sent to.
+func (d *daemon) sendControl(p l2tp.Peer, msg []byte) {
+	var err error
+	if p.Via != 0 && d.path.esp == inUserspace {
+		err = d.userESP.SendMessage(ipsec.Mark(p.Via), p.Local, p.Remote, msg)
+	} else if s := d.socks.find(p); s != nil {
+		err = s.Send(sock.Datagram{Local: p.Local, Remote: p.Remote, Mark: uint32(p.Via)}, msg)
+	}
+	if err != nil {
+		d.logger("l2tp").Debug("control message not sent", "remote", p.Remote, "error", err)
+	}
+}

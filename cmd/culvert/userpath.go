@@ -1,0 +1,175 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"culvert/cmd/culvert/internal/console"
+	"culvert/hwcrypto"
+	"culvert/ipsec"
+	"culvert/ipsec/esp"
+	"culvert/ipsec/natt"
+	"culvert/l2tp"
+	"culvert/l2tp/sock"
+	l2tpuser "culvert/l2tp/user"
+)
+
+// userESP is ESP in this process: a packet of UDP 4500 or of IP protocol 50 is opened on the goroutine that read it, and
+// what is in it goes up to L2TP by function calls, as far as the TUN device.
+type userESP struct {
+	*esp.Backend
+	raw *esp.Raw
+}
+
+// Suites are those that can be done without the kernel.
+func (userESP) Suites() []ipsec.Suite { return esp.Suites() }
+
+// Hold has nothing to do: what is sent with a mark leaves through the mark's SA, or not at all.
+func (userESP) Hold(ipsec.Mark, netip.Addr) error { return nil }
+
+// Unhold likewise.
+func (userESP) Unhold(ipsec.Mark) error { return nil }
+
+func (u userESP) Close() error { return errors.Join(u.raw.Close(), u.Backend.Close()) }
+
+// nattOptions are those of the sockets of IKE; encapsulated ESP on them is the kernel's or ours.
+func (d *daemon) nattOptions(log *slog.Logger) natt.Options {
+	if d.path.esp == inKernel {
+		return natt.Options{Encap: true, Log: log}
+	}
+	return natt.Options{OnESP: d.receiveESP, Log: log}
+}
+
+// openUserESP makes the backend; its sockets are those of IKE, and raw ones.
+func (d *daemon) openUserESP(log *slog.Logger) error {
+	raw, err := esp.OpenRaw(esp.RawOptions{Log: log})
+	if err != nil {
+		return err
+	}
+	d.crypto = hwcrypto.Open(hwcrypto.Options{Mode: cryptoMode(d.cfg.System.CryptoEngine), Log: log})
+	d.userESP = userESP{esp.New(esp.Options{
+		Crypto:  d.crypto,
+		SendUDP: d.natt.SendESP,
+		SendRaw: raw.Send,
+		Deliver: d.deliverESP,
+		Log:     log,
+	}), raw}
+	d.esp = d.userESP
+	d.loop.add(d.userESP.Backend)
+	return nil
+}
+
+// cryptoMode is `[system] crypto-engine` for ciphers outside of the kernel's ESP.
+func cryptoMode(engine string) hwcrypto.Mode {
+	switch engine {
+	case "software":
+		return hwcrypto.SoftwareOnly
+	case "hardware":
+		return hwcrypto.KernelFirst
+	}
+	return hwcrypto.Auto
+}
+
+// serveUserESP begins to receive, and meanwhile finds out who does the ciphers of the proposals fastest; until that is
+// known Go's own do them.
+func (d *daemon) serveUserESP() {
+	d.userESP.raw.Serve(d.receiveESP)
+	for _, p := range d.ikeConfig(d.cfg).Peers {
+		d.measureCrypto(p.Proposal.Suites...)
+	}
+}
+
+// measureCrypto makes sure that later SAs of the suites get the fastest ciphers.
+func (d *daemon) measureCrypto(suites ...ipsec.Suite) {
+	if d.path.esp != inUserspace {
+		return
+	}
+	go func() {
+		for _, s := range suites {
+			if s, ok := esp.Suite(s); ok {
+				d.crypto.Choose(s)
+			}
+		}
+	}()
+}
+
+// receiveESP takes a packet of ESP, on the goroutine of its socket.
+func (d *daemon) receiveESP(p ipsec.Path, packet []byte) { d.userESP.Receive(p, packet) }
+
+// deliverESP takes what came out of an SA.
+func (d *daemon) deliverESP(m ipsec.Mark, local, remote netip.AddrPort, payload []byte) {
+	peer := l2tp.Peer{Local: local, Remote: remote, Via: l2tp.Via(m)}
+	if !d.userL2TP.Deliver(peer, payload) {
+		d.receiveControl(peer, payload)
+	}
+}
+
+// openUserL2TP makes the data plane in this process.
+func (d *daemon) openUserL2TP() {
+	d.userL2TP = l2tpuser.New(l2tpuser.Options{Send: d.sendData})
+	d.plane = d.userL2TP
+}
+
+// sendData sends a data message: what has a mark through the SA of that mark, by whoever does ESP.
+func (d *daemon) sendData(p l2tp.Peer, buf []byte, at int) error {
+	if p.Via != 0 && d.path.esp == inUserspace {
+		return d.userESP.Send(ipsec.Mark(p.Via), p.Local, p.Remote, buf, at)
+	}
+	s := d.socks.find(p)
+	if s == nil {
+		return errNoSocket
+	}
+	return s.Send(sock.Datagram{Local: p.Local, Remote: p.Remote, Mark: uint32(p.Via)}, buf[at:])
+}
+
+var errNoSocket = errors.New("no socket of L2TP has this address")
+
+// cryptoEngine is who does ESP's ciphers.
+func (d *daemon) cryptoEngine() string {
+	if d.crypto == nil {
+		return "kernel"
+	}
+	names := []string{}
+	for _, c := range d.crypto.Choices() {
+		if !slices.Contains(names, c.Provider) {
+			names = append(names, c.Provider)
+		}
+	}
+	return cmp.Or(strings.Join(names, ", "), hwcrypto.Software{}.Name())
+}
+
+// userDrops are the counters of what our own data path has thrown away; those of the kernel's are in /proc/net/xfrm_stat.
+func (d *daemon) userDrops() (rows []console.Counter) {
+	add := func(name string, n uint64) {
+		if n > 0 {
+			rows = append(rows, console.Counter{Name: name, Value: n})
+		}
+	}
+	if d.userESP.Backend != nil {
+		drops := d.userESP.Drops()
+		add("esp-drop-malformed", drops.Malformed)
+		add("esp-drop-unknown-spi", drops.Unknown)
+		add("esp-drop-encapsulation", drops.Encap)
+		add("esp-drop-expired", drops.Expired)
+		add("esp-drop-replayed", drops.Replayed)
+		add("esp-drop-integrity", drops.Integrity)
+		add("esp-drop-crypto", drops.Crypto)
+		add("esp-drop-dummy", drops.Dummy)
+		add("esp-drop-not-udp", drops.NotUDP)
+		add("esp-drop-selector", drops.Selector)
+		add("esp-drop-checksum", drops.Checksum)
+		add("esp-drop-no-sa", drops.NoSA)
+		add("esp-drop-not-sent", drops.Send)
+	}
+	if d.userL2TP != nil {
+		drops := d.userL2TP.Drops()
+		add("l2tp-data-drop-malformed", drops.Malformed)
+		add("l2tp-data-drop-unknown", drops.Unknown)
+		add("l2tp-data-drop-foreign", drops.Foreign)
+	}
+	return rows
+}
