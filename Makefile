@@ -19,7 +19,7 @@ ENV_amd64  = GOARCH=amd64
 CORES = ./ipsec ./ipsec/isakmp ./ipsec/ikev1 ./l2tp ./ppp ./ppp/aaa
 FUZZTIME ?= 3s
 
-.PHONY: build demo test check unit race lab lab-dial cross big-endian fuzz fuzz-short bench deps deps-boards kernel kernel-boards test-boards clean help
+.PHONY: build demo test check unit race lab cross big-endian fuzz fuzz-short bench deps deps-boards kernel kernel-boards test-boards clean help
 
 build: ## the binary for this machine: ./culvert
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o culvert ./cmd/culvert
@@ -44,9 +44,6 @@ race: ## unit tests under the race detector
 
 lab: deps kernel ## every end-to-end test, inside user-mode Linux 6.1 and 6.12, against strongSwan, xl2tpd and pppd
 	@board/lab/test.sh
-
-lab-dial: deps kernel ## the same for the calling side ([l2tp.client]), which takes longer and is not part of make test yet
-	@board/lab/test.sh dial
 
 cross: ## static binaries for every board family, with their sizes
 	@mkdir -p $(BUILD)

@@ -1,16 +1,9 @@
 #!/bin/bash
 # Runs the tests of the lab (TestLab...), the packages in two lanes since at most two guests run at a time.
-# usage: test.sh [dial]     dial: the calling side's tests alone, which are long and not part of the default
 #
 # The lab's clocks are real and its machine may be shared: a test that fails is run once more, and that is said. A test
 # that fails twice has failed.
 set -u
-dial='^TestLab(Dial|Client(Direct|NAT|Plain|ServerGone|Refused|Unreachable|Culvert))$'
-case ${1:-} in
-dial) which=(-run "$dial") ;;
-'') which=(-run '^TestLab' -skip "$dial") && echo "left to make lab-dial: the calling side (TestLabDial, TestLabClient...)" ;;
-*) echo "usage: test.sh [dial]" >&2 && exit 2 ;;
-esac
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 show() { grep --line-buffered -vE '^(=== |testing: warning: no tests|PASS$|ok .*no tests to run|FAIL$)|no test files'; }
@@ -18,7 +11,7 @@ show() { grep --line-buffered -vE '^(=== |testing: warning: no tests|PASS$|ok .*
 one() { # package: its lab tests, and those that failed again
 	local pkg=$1 log failed again
 	log=$tmp/$(echo "$pkg" | tr / _)
-	go test "${which[@]}" -count 1 -timeout 50m -v "$pkg" 2>&1 | tee "$log" | show
+	go test -run '^TestLab' -count 1 -timeout 50m -v "$pkg" 2>&1 | tee "$log" | show
 	[ "${PIPESTATUS[0]}" = 0 ] && return 0
 	failed=$(sed -nE 's/^--- FAIL: (TestLab[A-Za-z0-9_]*) .*/\1/p' "$log" | sort -u | paste -sd'|')
 	[ -n "$failed" ] || return 1

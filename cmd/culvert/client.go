@@ -39,7 +39,7 @@ func (d *daemon) clientUp(info ikev1.ClientInfo) {
 // dialFailed: a server that we called cannot be agreed with. clientDown comes next.
 func (d *daemon) dialFailed(m ipsec.Mark, err *ikev1.DialError) {
 	if dl := d.dialerOf(m); dl != nil {
-		dl.problem = err.Reason
+		dl.problem, dl.refused = err.Reason, err.Cause != ikev1.DialNoAnswer && err.Cause != ikev1.DialSilence
 	}
 }
 

@@ -49,6 +49,7 @@ type dialer struct {
 	session *session  // until nothing of it is left
 
 	problem string // that IKE told before it ended the call
+	refused bool   // the server has answered, and will not have us
 	reason  string // why the last attempt or connection ended
 }
 
@@ -141,8 +142,8 @@ func (dl *dialer) Tick(now time.Time) {
 
 // begin looks the server up, and which of our addresses leads there.
 func (dl *dialer) begin(now time.Time) {
-	dl.redial.begun()
-	dl.stage, dl.by, dl.problem, dl.hungUp, dl.giveUp = dialResolving, time.Time{}, "", false, time.Time{}
+	dl.redial.begun(now)
+	dl.stage, dl.by, dl.problem, dl.refused, dl.hungUp, dl.giveUp = dialResolving, time.Time{}, "", false, false, time.Time{}
 	dl.attempt++
 	attempt, cfg := dl.attempt, dl.cfg
 	dl.log.Debug("dialing", "server", cfg.ConnectTo)
@@ -381,7 +382,7 @@ func (dl *dialer) end(now time.Time, reason string) {
 	case dialEnding:
 		return
 	case dialWaiting:
-		dl.redial.begun()
+		dl.redial.begun(now)
 	default:
 		dl.reason = reason
 	}
@@ -439,7 +440,7 @@ func (dl *dialer) again(now time.Time) {
 	case !reflect.DeepEqual(*dl.want, dl.cfg):
 		dl.cfg, dl.redial = *dl.want, redial{at: now}
 	default:
-		dl.redial.failed(now, rand.Float64())
+		dl.redial.failed(now, dl.refused, rand.Float64())
 		dl.log.Warn("not connected: "+dl.reason, "server", dl.cfg.ConnectTo, "again-in", dl.redial.at.Sub(now).Round(100*time.Millisecond))
 	}
 }
@@ -448,8 +449,10 @@ func (dl *dialer) again(now time.Time) {
 func (dl *dialer) explainPPP(c ppp.Cause) string {
 	switch c.Code {
 	case ppp.CauseAuthFailed:
+		dl.refused = true
 		return "the server refuses the user or the password: correct them in [l2tp.client." + dl.cfg.Name + "]"
 	case ppp.CauseNoCommonAuth:
+		dl.refused = true
 		return "the server wants another way to log in than `allow` names (" + c.String() + ")"
 	case ppp.CauseNoCarrier:
 		return "the session below ended: " + c.Text
@@ -470,6 +473,7 @@ func (dl *dialer) explainL2TP(c l2tp.Cause) string {
 	case silent:
 		return "the server does not answer L2TP on UDP port 1701: see that it runs, that nothing on the way drops it, and whether it wants IPsec (use-ipsec = true)"
 	case c.Reason == l2tp.ReasonPeer && c.Result == l2tp.StopNotAuthorized:
+		dl.refused = true
 		return "the server does not let this router open a tunnel (" + c.String() + "): see who may, in its settings"
 	}
 	return "L2TP: " + c.String()

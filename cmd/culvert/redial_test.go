@@ -5,14 +5,22 @@ import (
 	"time"
 )
 
-// A server that is away is called less and less often, and one that was there for a while is called again at once.
+// A server that is away is called less and less often, one that refuses us yet less, and one that was there for a while is
+// called again at once. What an attempt has taken counts as waiting.
 func TestRedial(t *testing.T) {
-	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	const s = time.Second
+	start := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	now := start
 	var r redial
-	waits := func(jitter float64, want ...time.Duration) {
+	waits := func(took time.Duration, refused bool, jitter float64, want ...time.Duration) {
 		t.Helper()
 		for _, w := range want {
-			r.failed(now, jitter)
+			r.begun(now)
+			if r.due(now.Add(time.Hour)) {
+				t.Error("due while an attempt is under way")
+			}
+			now = now.Add(took)
+			r.failed(now, refused, jitter)
 			if got := r.at.Sub(now); got != w {
 				t.Errorf("waits %v, want %v", got, w)
 			}
@@ -20,20 +28,36 @@ func TestRedial(t *testing.T) {
 				t.Error("due at the wrong time")
 			}
 			now = r.at
-			r.begun()
-			if r.due(now.Add(time.Hour)) {
-				t.Error("due while an attempt is under way")
-			}
 		}
 	}
-	s := time.Second
-	waits(0, s, 2*s, 4*s, 8*s, 16*s, 30*s, 30*s)
+	waits(0, false, 0, s, 2*s, 4*s, 8*s, 8*s)
+	waits(0, true, 0, 16*s, 30*s, 30*s)
+	waits(5*s, false, 0, 3*s)
+	waits(30*s, false, 0, s)
+	waits(30*s, false, 1, 1250*time.Millisecond)
 	// Up, but not for long: that is no success.
+	r.begun(now)
 	r.connected(now)
 	now = now.Add(10 * s)
-	waits(0, 30*s)
+	r.failed(now, false, 0)
+	if got := r.at.Sub(now); got != 8*s {
+		t.Errorf("waits %v after a short link", got)
+	}
+	r.begun(r.at)
 	r.connected(now)
 	now = now.Add(redialSteady)
-	waits(0, s, 2*s)
-	waits(1, 5*s, 10*s)
+	r.failed(now, false, 0)
+	if got := r.at.Sub(now); got != s {
+		t.Errorf("waits %v after a long link", got)
+	}
+	waits(0, false, 1, 2500*time.Millisecond)
+	// Something has changed: at once. An attempt under way is left alone.
+	r.hurry(now.Add(-s))
+	if !r.due(now.Add(-s)) {
+		t.Error("not due at once")
+	}
+	r.begun(now)
+	if r.hurry(now); r.due(now) {
+		t.Error("due beside an attempt")
+	}
 }

@@ -142,11 +142,11 @@ func (v *live) l2tp(local netip.AddrPort, m ipsec.Mark) *net.UDPConn {
 func echo(conn *net.UDPConn, server netip.AddrPort, n int) error {
 	text := fmt.Sprintf("datagram %d", n)
 	buf := make([]byte, 100)
-	for range 4 {
+	for range 40 {
 		if _, err := conn.WriteToUDPAddrPort([]byte(text), server); err != nil {
 			return err
 		}
-		conn.SetReadDeadline(time.Now().Add(time.Second))
+		conn.SetReadDeadline(time.Now().Add(250 * time.Millisecond))
 		for {
 			k, _, err := conn.ReadFromUDPAddrPort(buf)
 			if err != nil {
@@ -238,7 +238,7 @@ func TestLabDial(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				l.WaitFor(20*time.Second, func() bool { up, down := v.counts(); return up+down > 0 })
+				l.WaitFor(time.Minute, func() bool { up, down := v.counts(); return up+down > 0 })
 				if x.cause != 0 {
 					v.mu.Lock()
 					defer v.mu.Unlock()
@@ -277,12 +277,12 @@ func TestLabDial(t *testing.T) {
 				if x.renew {
 					children := func() int { return len(v.snapshot().SAs) / 2 }
 					v.do(func(now time.Time) { cl := v.e.clients[mark]; cl.children[len(cl.children)-1].renewDue(now) })
-					if !l.WaitFor(10*time.Second, func() bool { return children() == 2 }) {
+					if !l.WaitFor(30*time.Second, func() bool { return children() == 2 }) {
 						t.Fatal("no second pair by our renewal")
 					}
 					check("renewed by us")
 					swanctl(t, "--rekey", "--child", "l2tp")
-					if !l.WaitFor(10*time.Second, func() bool { return children() >= 3 }) {
+					if !l.WaitFor(30*time.Second, func() bool { return children() >= 3 }) {
 						t.Fatalf("no further pair by charon's renewal: %d\n%s", children(), charon.SAs(ctx))
 					}
 					check("renewed by charon")
@@ -296,12 +296,18 @@ func TestLabDial(t *testing.T) {
 					}
 					old := phase1()
 					v.do(func(now time.Time) { v.e.clients[mark].newest().renewDue(now) })
-					if !l.WaitFor(10*time.Second, func() bool { return phase1() != old && phase1() != "" }) {
+					if !l.WaitFor(30*time.Second, func() bool { return phase1() != old && phase1() != "" }) {
 						t.Fatal("no new phase 1 by us")
 					}
 					check("phase 1 renewed by us")
 					// The older ones go now instead of in 30 s. charon has to hand its pairs over to the new ISAKMP SA before.
-					time.Sleep(time.Second)
+					handed := func() bool { // the list's newest ISAKMP SA comes first, its pairs indented below it
+						first, _, _ := strings.Cut(strings.TrimSpace(charon.SAs(ctx)), "\nl2tp: #")
+						return strings.Contains(first, "\n  l2tp: #")
+					}
+					if !l.WaitFor(20*time.Second, handed) {
+						t.Fatalf("charon's pairs stay with the old ISAKMP SA:\n%s", charon.SAs(ctx))
+					}
 					v.do(func(now time.Time) {
 						cl := v.e.clients[mark]
 						for len(cl.phase1s) > 1 {
@@ -312,10 +318,9 @@ func TestLabDial(t *testing.T) {
 							cl.children[0].remove(now, "superseded")
 						}
 					})
-					time.Sleep(300 * time.Millisecond)
 					check("older SAs deleted")
 					v.do(func(now time.Time) { cl := v.e.clients[mark]; cl.children[0].renewDue(now) })
-					if !l.WaitFor(10*time.Second, func() bool { return children() == 2 }) {
+					if !l.WaitFor(30*time.Second, func() bool { return children() == 2 }) {
 						t.Fatal("no pair under the new phase 1")
 					}
 					check("renewed under the new phase 1")
@@ -330,10 +335,10 @@ func TestLabDial(t *testing.T) {
 				} else {
 					v.do(func(now time.Time) { v.e.ClosePeer(now, mark, "enough") })
 				}
-				if !l.WaitFor(10*time.Second, func() bool { _, down := v.counts(); return down == 1 && len(v.snapshot().Peers) == 0 }) {
+				if !l.WaitFor(30*time.Second, func() bool { _, down := v.counts(); return down == 1 && len(v.snapshot().Peers) == 0 }) {
 					t.Errorf("not down: %+v", v.snapshot())
 				}
-				if !l.WaitFor(5*time.Second, func() bool { return strings.TrimSpace(charon.SAs(ctx)) == "" }) {
+				if !l.WaitFor(20*time.Second, func() bool { return strings.TrimSpace(charon.SAs(ctx)) == "" }) {
 					t.Errorf("charon keeps:\n%s", charon.SAs(ctx))
 				}
 			})

@@ -16,7 +16,8 @@ import (
 // noted, and when a moment later nothing better has come, it is the explanation.
 
 // phase1Retries is when an unanswered message is sent again; after the last the exchange has failed.
-var phase1Retries = [...]time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second}
+// Their distance stays small, so that a server that comes back finds us soon.
+var phase1Retries = [...]time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 4 * time.Second, 4 * time.Second}
 
 const refusalGrace = 1500 * time.Millisecond // how long an unauthenticated refusal may be outdone by an answer
 
