@@ -39,7 +39,8 @@ func (c *Culvert) Start() {
 	c.node.Do(func() { os.Remove(culvertSocket); os.MkdirAll(filepath.Dir(culvertSocket), 0o755) })
 	c.Daemon = c.node.Daemon("culvert", c.binary, "run", "-c", "/etc/culvert/culvert.toml", "-socket", culvertSocket)
 	// The console answers early; that the kernel has been probed and the sockets are open, only the log tells.
-	up := func() bool { return c.node.accepts(culvertSocket) && len(c.Lines("system,info started")) > 0 }
+	// Knocking comes last: until then nobody answers, and the knocks would fill the queue of the consoles to come.
+	up := func() bool { return len(c.Lines("system,info started")) > 0 && c.node.accepts(culvertSocket) }
 	if !l.WaitFor(15*time.Second, func() bool { return !c.Running() || up() }) || !c.Running() {
 		l.Fatalf("culvert did not start:\n%s", lastLines(c.Log(), 20))
 	}

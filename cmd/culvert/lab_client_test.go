@@ -197,8 +197,8 @@ func (r *callRig) secret() {
 		return
 	}
 	for _, p := range r.wire.Stop() {
-		if p.Src.Addr() == labServer {
-			continue // a server whose SAs were flushed under it leaks by itself
+		if callServers.Contains(p.Src.Addr()) {
+			continue // xl2tpd does not know that its SAs are gone
 		}
 		if p.Proto == 17 || p.Proto == 115 {
 			r.Errorf("in the clear: %v", p)
@@ -206,6 +206,8 @@ func (r *callRig) secret() {
 		}
 	}
 }
+
+var callServers = netip.MustParsePrefix("192.0.2.0/24")
 
 const callSize = 10 << 20
 
