@@ -21,6 +21,7 @@ type IKE struct {
 	Persistent bool          // a lost peer is called again as soon as there is something to send
 	Aggressive bool
 	LocalID    string
+	Fragments  int // messages longer than that are sent in pieces, whether the server has announced it or not; 0: strongSwan's own rule
 }
 
 // A Charon is strongSwan's IKE daemon on a node.
@@ -97,6 +98,9 @@ func (c *Charon) Load(ctx context.Context, peer netip.Addr, ike IKE) error {
 	if ike.DPD > 0 {
 		line("dpd_delay = %s\ndpd_timeout = %s", seconds(ike.DPD), seconds(3*ike.DPD))
 	}
+	if ike.Fragments > 0 {
+		line("fragmentation = force")
+	}
 	line("local { auth = psk")
 	if ike.LocalID != "" {
 		line("id = %s", ike.LocalID)
@@ -123,6 +127,12 @@ func (c *Charon) Load(ctx context.Context, peer netip.Addr, ike IKE) error {
 	line("} } } }")
 	line("secrets { ike { secret = \"%s\" } }", ike.PSK)
 	c.node.WriteFile("/etc/swanctl/lab.conf", b.String())
+	if ike.Fragments > 0 {
+		c.node.WriteFile("/etc/strongswan.conf", strings.Replace(strongswanConf, "charon {", fmt.Sprintf("charon {\n\tfragment_size = %d", ike.Fragments), 1))
+		if out, err := c.node.Command(ctx, "swanctl", "--reload-settings").CombinedOutput(); err != nil {
+			return fmt.Errorf("swanctl --reload-settings: %w: %s", err, lastLines(string(out), 5))
+		}
+	}
 	out, err := c.node.Command(ctx, "swanctl", "--load-all", "--noprompt", "--file", "/etc/swanctl/lab.conf").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("swanctl --load-all: %w: %s", err, lastLines(string(out), 5))

@@ -7,15 +7,23 @@ import (
 	"time"
 
 	"culvert/board/lab"
+	"culvert/ipsec/isakmp"
 )
 
 // Two users with a pre-shared key each, from addresses that say nothing, in main mode and in aggressive mode; with one
-// user's key nobody else gets in, and a key that nobody has is refused.
+// user's key nobody else gets in, and a key that nobody has is refused. IKE fragmentation is tried on the way.
 func TestLabUserKeys(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab.L) {
 		r := newRig(t, l, rigConfig{Extra: `
+[ipsec]
+fragment-size = 576
+
+[ipsec.profile.keys]
+dh-group = ["modp2048", "modp4096"]
+
 [ipsec.peer.l2tp-in]
 exchange-mode = "aggressive"
+profile = "keys"
 
 [ppp.secret.ann]
 password = "correct horse"
@@ -45,6 +53,31 @@ ipsec-secret = "the key of ben"
 				t.Error(err)
 			}
 		}
+		// One whose every message comes in pieces, the first included, and that is answered in pieces.
+		split := r.client(6, as("user1", labSecret), func(c *lab.ClientConfig) {
+			c.IKE.Proposals, c.IKE.Fragments = "aes256-sha256-modp4096", 150
+		})
+		wire := r.internet.Capture("client6", func(p lab.Packet) bool { return p.IKE() })
+		r.reaches(split, r.connect(split))
+		if err := split.Disconnect(t.Context()); err != nil {
+			t.Error(err)
+		}
+		in, out := 0, 0
+		for _, p := range wire.Stop() {
+			if len(p.Payload) < 17 || p.Payload[16] != byte(isakmp.PayloadFragment) || p.Dst.Port() != 500 {
+				continue
+			}
+			if p.Dst.Addr() == labServer {
+				in++
+			} else {
+				out++
+			}
+		}
+		t.Logf("%d pieces of messages to the server, %d from it", in, out)
+		if in < 8 || out < 2 {
+			t.Errorf("the messages did not come in pieces: %d to the server, %d from it", in, out)
+		}
+
 		for _, test := range []struct {
 			name, user, key string
 			words           []string

@@ -18,6 +18,9 @@ type Config struct {
 	MarkMask uint32
 	// Ports are the local UDP ports that L2TP listens on, the only ones that quick mode may select; empty means 1701.
 	Ports []uint16
+	// Fragment is the longest datagram, headers included, that a message goes in whole to a peer that announces IKE
+	// fragmentation; 0 means DefaultFragment.
+	Fragment int
 }
 
 const (

@@ -24,13 +24,14 @@ const (
 	DropLimit                     // a bound on clients, SAs or exchanges was reached
 	DropSelector                  // quick mode for something else than L2TP
 	DropBackend                   // the data plane refused an SA
+	DropFragment                  // a piece of a message that cannot be put together
 	numDrops
 )
 
 var dropNames = [numDrops]string{
 	"header", "too-long", "exchange-type", "no-peer", "unknown-cookie", "payload", "flags", "state", "duplicate", "replay",
 	"decrypt", "hash", "unauthenticated-informational", "proposal", "key-exchange", "busy", "half-open-evicted", "limit",
-	"selector", "backend",
+	"selector", "backend", "fragment",
 }
 
 func (d Drop) String() string { return dropNames[d] }

@@ -48,6 +48,8 @@ type Engine struct {
 	byKey    map[clientKey]*client
 	children map[ipsec.SPI]*child // by inbound SPI, which we choose
 
+	pieces, pieces1 *reassembly // messages in pieces: of known exchanges, and first ones
+
 	timers   timers
 	lastMark uint32 // rotates through the mask, so that a freed mark rests as long as possible
 	drops    [numDrops]uint64
@@ -99,6 +101,8 @@ func New(cfg Config, env Env) *Engine {
 	for i := range e.halfOpen {
 		e.halfOpen[i].perAddr = make(map[netip.Prefix]int)
 	}
+	e.pieces = newReassembly(e, maxReassembly, maxMessage, 0)
+	e.pieces1 = newReassembly(e, maxReassembly1, maxFirst, maxReassembly1A)
 	e.configure(cfg)
 	return e
 }
@@ -113,6 +117,10 @@ func (e *Engine) configure(cfg Config) {
 	if len(cfg.Ports) == 0 {
 		cfg.Ports = []uint16{defaultPort}
 	}
+	if cfg.Fragment == 0 {
+		cfg.Fragment = DefaultFragment
+	}
+	cfg.Fragment = max(cfg.Fragment, minFragment)
 	e.cfg = cfg
 	e.routes = nil
 	for i := range cfg.Peers {
@@ -170,6 +178,10 @@ func (e *Engine) receive(now time.Time, p ipsec.Path, msg []byte) {
 		return
 	}
 	m := message{Header: h, path: p, raw: msg}
+	if h.Next == isakmp.PayloadFragment {
+		e.fragment(now, &m)
+		return
+	}
 	if mine := e.ours[h.Initiator]; mine != nil && (h.Responder.IsZero() || mine.id.responder.IsZero()) {
 		mine.rx++
 		mine.answered(now, &m)

@@ -24,12 +24,23 @@ import (
 
 // mainFirst answers message 1 with the chosen transform and what we can do.
 func (sa *phase1) mainFirst(now time.Time, m *message, answer isakmp.SA) {
-	payloads := append([]isakmp.Payload{{Type: isakmp.PayloadSA, Body: answer.Append(nil)}}, sa.announcements()...)
-	msg := sa.clear(isakmp.Main, payloads)
+	msg := sa.mainSecond(answer, len(m.raw))
 	sa.state = stateSA
 	sa.register(now)
 	sa.reply.set(m.raw, msg)
 	sa.send(m.path, msg)
+}
+
+// mainSecond is message 2. It is no longer than the question, so that nobody gains by asking in another's name: vendor
+// ids that do not fit are left out, the last first.
+func (sa *phase1) mainSecond(answer isakmp.SA, room int) []byte {
+	payloads := append([]isakmp.Payload{{Type: isakmp.PayloadSA, Body: answer.Append(nil)}}, sa.announcements()...)
+	msg := sa.clear(isakmp.Main, payloads)
+	for len(msg) > room && len(payloads) > 1 {
+		payloads = payloads[:len(payloads)-1]
+		msg = sa.clear(isakmp.Main, payloads)
+	}
+	return msg
 }
 
 // announcements are our vendor ids: the one dialect of NAT traversal we choose (a client that sees several may pick
@@ -37,6 +48,9 @@ func (sa *phase1) mainFirst(now time.Time, m *message, answer isakmp.SA) {
 func (sa *phase1) announcements() (out []isakmp.Payload) {
 	if sa.natt != nil {
 		out = append(out, sa.vendors.natt.Payload())
+	}
+	if sa.vendors.fragmentation {
+		out = append(out, fragmentationID(sa.vendors.fragWord))
 	}
 	return append(out, isakmp.VendorDPD.Payload())
 }

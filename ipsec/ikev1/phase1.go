@@ -74,6 +74,8 @@ type phase1 struct {
 	since   time.Time
 	expiry  timer
 	rx, tx  uint64
+
+	fragments uint16 // messages sent in pieces
 }
 
 // reply is the last answer of an exchange, sent again when the question comes again (RFC 2408 section 3.1, RFC 2409
@@ -278,7 +280,7 @@ func (sa *phase1) remove() {
 // send transmits and counts.
 func (sa *phase1) send(p ipsec.Path, msg []byte) {
 	sa.tx++
-	sa.e.env.Send(p, msg)
+	sa.emit(p, msg)
 }
 
 // header begins a message of this ISAKMP SA.

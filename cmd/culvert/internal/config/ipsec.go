@@ -138,8 +138,9 @@ func (r *reader) enrolled(shared string, dynamic bool) (keys []ikev1.UserKey) {
 // ipsec reads `[ipsec]` and the server's ipsec-secret, and resolves the peers.
 func (r *reader) ipsec(root *table, c *Config) {
 	t := root.sub("ipsec")
-	c.IPsec = ikev1.Config{HalfOpen: ikev1.DefaultHalfOpen, MarkMask: ikev1.DefaultMarkMask}
+	c.IPsec = ikev1.Config{HalfOpen: ikev1.DefaultHalfOpen, MarkMask: ikev1.DefaultMarkMask, Fragment: ikev1.DefaultFragment}
 	t.integer("half-open", 1, 100000, &c.IPsec.HalfOpen)
+	t.integer("fragment-size", 576, 65535, &c.IPsec.Fragment)
 	if v, ok := t.get("mark-mask"); ok {
 		if m, err := parseMask(v); err != nil {
 			t.fail("mark-mask", "%s", err)
