@@ -197,7 +197,7 @@ func startNode(t *testing.T, cfg l2tp.Config, via l2tp.Via) *node {
 			case n.inbox <- func(now time.Time) { n.engine.Receive(now, p, b) }:
 			case <-stop:
 			}
-		})
+		}, nil)
 	}()
 	go func() {
 		defer done.Done()

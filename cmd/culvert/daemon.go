@@ -163,6 +163,10 @@ func (d *daemon) open() error {
 	if err := d.choosePath(); err != nil {
 		return err
 	}
+	d.mask = d.markMask()
+	if d.path.l2tp == inUserspace {
+		d.makeUserL2TP() // first, since our own ESP delivers to it
+	}
 	if usesIPsec(d.cfg) {
 		if err := d.openIPsec(); err != nil {
 			return err
@@ -296,10 +300,7 @@ func (d *daemon) offload(work func() (done func(now time.Time))) bool {
 // out of our own ESP (tap 2); data messages stay in the kernel, or go up from the same sockets to PPP.
 func (d *daemon) openL2TP() (err error) {
 	log := d.logger("l2tp")
-	d.mask = d.markMask()
-	if d.path.l2tp == inUserspace {
-		d.openUserL2TP()
-	} else {
+	if d.path.l2tp == inKernel {
 		d.kernelL2TP = l2tpkernel.New(l2tpkernel.Options{Log: log, Receive: d.receiveControl, Protect: d.protect})
 		d.plane = d.guardPlane(d.kernelL2TP)
 	}

@@ -10,7 +10,7 @@ import (
 	"culvert/board/lab"
 )
 
-const transferSize = 100 << 20
+const transferSize = 50 << 20
 
 func TestLabDirect(t *testing.T) { inLab(t, onKernel(direct), lab.Timeout(3*time.Minute)) }
 func TestLabNAT(t *testing.T)    { inLab(t, onKernel(behindNAT), lab.Timeout(3*time.Minute)) }

@@ -59,12 +59,19 @@ func cleartext(t *testing.T, l *lab.L, path labPath) {
 	if _, err := c.Transfer(r.lan, labHost, 5<<20); err != nil {
 		t.Error(err)
 	}
+	if got := outside.Stop(); len(got) > 0 {
+		t.Errorf("%d packets left the server outside of IPsec, the first %v", len(got), got[0])
+	}
+	// With the session its route goes, and what the LAN still sends to the client is routed like any other packet.
+	outside = r.server.Capture("eth0", func(p lab.Packet) bool {
+		return p.Src.Addr().Is4() && p.Out && !p.IKE() && p.Src.Addr() != labHost
+	})
 	if err := c.Disconnect(t.Context()); err != nil {
 		t.Error(err)
 	}
 	r.clean()
 	if got := outside.Stop(); len(got) > 0 {
-		t.Errorf("%d packets left the server outside of IPsec, the first %v", len(got), got[0])
+		t.Errorf("%d packets left the server outside of IPsec with its goodbye, the first %v", len(got), got[0])
 	}
 }
 

@@ -53,7 +53,7 @@ func covers(local netip.AddrPort, p l2tp.Peer) bool {
 // listen opens a socket and takes it in. Where ESP is our own, marks come with what it delivers: one that a datagram of
 // the socket's carries means nothing.
 func (d *daemon) listen(addr netip.AddrPort) (*sock.Socket, error) {
-	s, err := sock.Open(sock.Options{Listen: addr, Reuse: true, Marks: d.path.esp == inKernel, Control: d.expose})
+	s, err := sock.Open(sock.Options{Listen: addr, Reuse: true, Marks: d.path.esp == inKernel, Data: d.userL2TP != nil, Control: d.expose})
 	if err != nil {
 		return nil, err
 	}
@@ -62,9 +62,17 @@ func (d *daemon) listen(addr netip.AddrPort) (*sock.Socket, error) {
 		return nil, errNoMarks
 	}
 	d.socks.set(append(slices.Clone(d.socks.all()), s))
+	taken, flush := func(l2tp.Peer, []byte) bool { return false }, func() {}
+	if d.userL2TP != nil {
+		r := d.userL2TP.Receiver()
+		taken, flush = r.Deliver, r.Flush
+	}
 	go s.Serve(func(dg sock.Datagram, msg []byte) {
-		d.receiveL2TP(l2tp.Peer{Local: dg.Local, Remote: dg.Remote, Via: l2tp.Via(dg.Mark & d.mask)}, msg)
-	})
+		p := l2tp.Peer{Local: dg.Local, Remote: dg.Remote, Via: l2tp.Via(dg.Mark & d.mask)}
+		if !taken(p, msg) {
+			d.receiveControl(p, msg)
+		}
+	}, flush)
 	return s, nil
 }
 
@@ -94,13 +102,6 @@ func (d *daemon) protect(fd int, via l2tp.Via) error {
 		return nil
 	}
 	return d.xfrm.ProtectSocket(fd, ipsec.Mark(via))
-}
-
-// receiveL2TP takes a datagram of a socket's; msg is valid only during the call.
-func (d *daemon) receiveL2TP(p l2tp.Peer, msg []byte) {
-	if d.userL2TP == nil || !d.userL2TP.Deliver(p, msg) {
-		d.receiveControl(p, msg)
-	}
 }
 
 // receiveControl hands on a control message; msg is valid only during the call.

@@ -41,7 +41,7 @@ func (d *daemon) nattOptions(log *slog.Logger) natt.Options {
 	if d.path.esp == inKernel {
 		return natt.Options{Encap: true, Log: log}
 	}
-	return natt.Options{OnESP: d.receiveESP, Log: log}
+	return natt.Options{ESP: d.espReader, Log: log}
 }
 
 // openUserESP makes the backend; its sockets are those of IKE, and raw ones.
@@ -52,11 +52,12 @@ func (d *daemon) openUserESP(log *slog.Logger) error {
 	}
 	d.crypto = hwcrypto.Open(hwcrypto.Options{Mode: cryptoMode(d.cfg.System.CryptoEngine), Log: log})
 	d.userESP = userESP{esp.New(esp.Options{
-		Crypto:  d.crypto,
-		SendUDP: d.natt.SendESP,
-		SendRaw: raw.Send,
-		Deliver: d.deliverESP,
-		Log:     log,
+		Crypto:       d.crypto,
+		SendUDP:      d.natt.SendESP,
+		SendUDPBatch: d.natt.SendESPBatch,
+		SendRaw:      raw.Send,
+		SendRawBatch: raw.SendBatch,
+		Log:          log,
 	}), raw}
 	d.esp = d.userESP
 	d.loop.add(d.userESP.Backend)
@@ -77,7 +78,7 @@ func cryptoMode(engine string) hwcrypto.Mode {
 // serveUserESP begins to receive, and meanwhile finds out who does the ciphers of the proposals fastest; until that is
 // known Go's own do them.
 func (d *daemon) serveUserESP() {
-	d.userESP.raw.Serve(d.receiveESP)
+	d.userESP.raw.Serve(d.espReader)
 	for _, p := range d.ikeConfig(d.cfg).Peers {
 		d.measureCrypto(p.Proposal.Suites...)
 	}
@@ -97,20 +98,22 @@ func (d *daemon) measureCrypto(suites ...ipsec.Suite) {
 	}()
 }
 
-// receiveESP takes a packet of ESP, on the goroutine of its socket.
-func (d *daemon) receiveESP(p ipsec.Path, packet []byte) { d.userESP.Receive(p, packet) }
-
-// deliverESP takes what came out of an SA.
-func (d *daemon) deliverESP(m ipsec.Mark, local, remote netip.AddrPort, payload []byte) {
-	peer := l2tp.Peer{Local: local, Remote: remote, Via: l2tp.Via(m)}
-	if !d.userL2TP.Deliver(peer, payload) {
-		d.receiveControl(peer, payload)
-	}
+// espReader takes packets of ESP, on the goroutine of their socket.
+func (d *daemon) espReader() (recv func(p ipsec.Path, packet []byte), flush func()) {
+	l2tpReader := d.userL2TP.Receiver()
+	return func(p ipsec.Path, packet []byte) {
+		if dg, ok := d.userESP.Open(p, packet); ok {
+			peer := l2tp.Peer{Local: dg.Local, Remote: dg.Remote, Via: l2tp.Via(dg.Mark)}
+			if !l2tpReader.Deliver(peer, dg.Payload) {
+				d.receiveControl(peer, dg.Payload)
+			}
+		}
+	}, l2tpReader.Flush
 }
 
-// openUserL2TP makes the data plane in this process.
-func (d *daemon) openUserL2TP() {
-	d.userL2TP = l2tpuser.New(l2tpuser.Options{Send: d.sendData})
+// makeUserL2TP makes the data plane in this process.
+func (d *daemon) makeUserL2TP() {
+	d.userL2TP = l2tpuser.New(l2tpuser.Options{Send: d.sendData, SendBatch: d.sendDataBatch})
 	d.plane = d.userL2TP
 }
 
@@ -124,6 +127,21 @@ func (d *daemon) sendData(p l2tp.Peer, buf []byte, at int) error {
 		return errNoSocket
 	}
 	return s.Send(sock.Datagram{Local: p.Local, Remote: p.Remote, Mark: uint32(p.Via)}, buf[at:])
+}
+
+// sendDataBatch is sendData for several.
+func (d *daemon) sendDataBatch(p l2tp.Peer, bufs [][]byte, at int) (sent int, err error) {
+	if p.Via != 0 && d.path.esp == inUserspace {
+		return d.userESP.SendBatch(ipsec.Mark(p.Via), p.Local, p.Remote, bufs, at)
+	}
+	s := d.socks.find(p)
+	if s == nil {
+		return 0, errNoSocket
+	}
+	for i := range bufs {
+		bufs[i] = bufs[i][at:]
+	}
+	return s.SendBatch(sock.Datagram{Local: p.Local, Remote: p.Remote, Mark: uint32(p.Via)}, bufs)
 }
 
 var errNoSocket = errors.New("no socket of L2TP has this address")

@@ -23,8 +23,12 @@ type Options struct {
 	SendUDP func(p ipsec.Path, packet []byte) error
 	// SendRaw sends a packet as IP protocol 50 (Raw.Send). Nil means that plain ESP cannot be installed.
 	SendRaw func(local, remote netip.Addr, packet []byte) error
+	// SendUDPBatch and SendRawBatch are the same for several packets, in order, and say how many have gone
+	// (natt.Conns.SendESPBatch, Raw.SendBatch). They may be nil.
+	SendUDPBatch func(p ipsec.Path, packets [][]byte) (sent int, err error)
+	SendRawBatch func(local, remote netip.Addr, packets [][]byte) (sent int, err error)
 	// Deliver gets what came out of an SA: the payload of a UDP datagram, and its addresses with the inner ports. It is
-	// called on the goroutine that called Receive and must not keep the slice.
+	// called on the goroutine that called Receive and must not keep the slice. Who calls Open instead needs none.
 	Deliver func(m ipsec.Mark, local, remote netip.AddrPort, payload []byte)
 	// PeerPort holds peers to the port of their selector.
 	PeerPort bool
@@ -34,7 +38,7 @@ type Options struct {
 }
 
 // Backend implements ipsec.Backend. Install, Remove, Move, Usage, Deadline, Tick, Snapshot and Close belong to one goroutine, the loop;
-// Receive, Send, SendBatch, SendMessage and Drops may be called from any.
+// Receive, Open, Send, SendBatch, SendMessage and Drops may be called from any.
 type Backend struct {
 	o      Options
 	tables atomic.Pointer[tables]

@@ -95,8 +95,9 @@ func (n *namespace) ours(crypto *hwcrypto.Providers) *ours {
 		o.wire <- wirePacket{flip(p), bytes.Clone(b)}
 		o.Receive(p, b)
 	}
+	reader := func() (func(ipsec.Path, []byte), func()) { return receive, func() {} }
 	n.must(func() (err error) {
-		if o.natt, err = natt.Open(natt.Options{OnESP: receive}); err != nil {
+		if o.natt, err = natt.Open(natt.Options{ESP: reader}); err != nil {
 			return err
 		}
 		o.raw, err = OpenRaw(RawOptions{})
@@ -104,12 +105,13 @@ func (n *namespace) ours(crypto *hwcrypto.Providers) *ours {
 	})
 	o.Backend = New(Options{
 		Crypto: crypto, SendUDP: o.natt.SendESP, SendRaw: o.raw.Send,
+		SendUDPBatch: o.natt.SendESPBatch, SendRawBatch: o.raw.SendBatch,
 		Deliver: func(m ipsec.Mark, local, remote netip.AddrPort, payload []byte) {
 			o.up <- delivery{m, local, remote, string(payload)}
 		},
 	})
 	o.natt.Serve(func(ipsec.Path, []byte) {})
-	o.raw.Serve(receive)
+	o.raw.Serve(reader)
 	n.t.Cleanup(func() { o.natt.Close(); o.raw.Close(); o.Close() })
 	return o
 }

@@ -7,14 +7,12 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"culvert/dgram"
 	"culvert/ipsec"
 )
 
@@ -42,25 +40,16 @@ type RawStats struct {
 
 const (
 	protoESP   = 50
-	rawBatch   = 4       // packets taken from the kernel at once
+	rawBatch   = 16      // packets taken from the kernel at once
 	rawMessage = 8 << 10 // longest packet, IP header included: as natt.MaxMessage
-	rawBuffer  = 512 << 10
+	rawBuffer  = 1 << 20 // octets that may wait in the kernel, either way
 )
 
-// rawSock is one raw socket with all that a system call on it needs, because the library's sendmsg and recvmsg allocate.
+// rawSock is one raw socket.
 type rawSock struct {
-	file  *os.File
-	conn  syscall.RawConn
-	local netip.Addr // may be unspecified
-
-	send   sync.Mutex // covers the rest
-	msg    unix.Msghdr
-	iov    unix.Iovec
-	to4    unix.RawSockaddrInet4
-	to6    unix.RawSockaddrInet6
-	ctl    []byte
-	errno  unix.Errno
-	sendFn func(fd uintptr) bool
+	file   *os.File
+	dgrams *dgram.Conn
+	local  netip.Addr // may be unspecified
 }
 
 // ErrNoSocket says that no open raw socket has the local address.
@@ -127,71 +116,20 @@ func openRaw(local netip.Addr) (*rawSock, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, rawBuffer) // as much of it as the kernel grants
 	s := &rawSock{file: os.NewFile(uintptr(fd), "esp"), local: local}
-	if s.conn, err = s.file.SyscallConn(); err != nil {
+	if s.dgrams, err = dgram.New(s.file, dgram.Options{IPv6: local.Is6()}); err != nil {
 		s.file.Close()
 		return nil, err
 	}
-	s.prepare()
+	s.dgrams.SetBuffers(rawBuffer)
 	return s, nil
-}
-
-// prepare sets up what stays the same for every packet sent.
-func (s *rawSock) prepare() {
-	s.msg.Iov = &s.iov
-	s.msg.SetIovlen(1)
-	n, level, kind := unix.SizeofInet4Pktinfo, unix.IPPROTO_IP, unix.IP_PKTINFO
-	if s.local.Is6() {
-		n, level, kind = unix.SizeofInet6Pktinfo, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO
-		s.to6.Family = unix.AF_INET6
-		s.msg.Name, s.msg.Namelen = (*byte)(unsafe.Pointer(&s.to6)), unix.SizeofSockaddrInet6
-	} else {
-		s.to4.Family = unix.AF_INET
-		s.msg.Name, s.msg.Namelen = (*byte)(unsafe.Pointer(&s.to4)), unix.SizeofSockaddrInet4
-	}
-	s.ctl = make([]byte, unix.CmsgSpace(n))
-	h := (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(s.ctl)))
-	h.Level, h.Type = int32(level), int32(kind)
-	h.SetLen(unix.CmsgLen(n))
-	s.msg.Control = unsafe.SliceData(s.ctl)
-	s.msg.SetControllen(len(s.ctl))
-	s.sendFn = func(fd uintptr) bool {
-		_, _, s.errno = unix.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&s.msg)), 0)
-		return s.errno != unix.EAGAIN && s.errno != unix.EINTR
-	}
 }
 
 // Send sends an ESP packet from one of our addresses. It does not keep the slice.
 func (r *Raw) Send(local, remote netip.Addr, packet []byte) error {
-	var s *rawSock
-	for _, c := range r.socks {
-		if c.local.Is4() == remote.Is4() && (c.local == local.WithZone("") || c.local.IsUnspecified()) {
-			s = c
-			break
-		}
-	}
-	if s == nil || local.Is4() != remote.Is4() {
-		return fmt.Errorf("%w: %s", ErrNoSocket, local)
-	}
-	s.send.Lock()
-	defer s.send.Unlock()
-	data := s.ctl[unix.CmsgLen(0):]
-	if s.local.Is6() {
-		src := local.As16()
-		s.to6.Addr = remote.As16()
-		copy(data, src[:])
-	} else {
-		src := local.As4()
-		s.to4.Addr = remote.As4()
-		copy(data[4:], src[:]) // ipi_spec_dst
-	}
-	s.iov.Base = unsafe.SliceData(packet)
-	s.iov.SetLen(len(packet))
-	err := s.conn.Write(s.sendFn)
-	s.iov = unix.Iovec{}
-	if err == nil && s.errno != 0 {
-		err = s.errno
+	s, err := r.find(local, remote)
+	if err == nil {
+		err = s.dgrams.SendOne(netip.AddrPortFrom(remote, 0), local, 0, packet)
 	}
 	if err != nil {
 		return fmt.Errorf("esp: send to %s: %w", remote, err)
@@ -199,111 +137,77 @@ func (r *Raw) Send(local, remote netip.Addr, packet []byte) error {
 	return nil
 }
 
-// mmsghdr is struct mmsghdr of sys/socket.h.
-type mmsghdr struct {
-	hdr unix.Msghdr
-	n   uint32
+// SendBatch is Send for several packets, in order. It says how many have gone; the error is that of the next.
+func (r *Raw) SendBatch(local, remote netip.Addr, packets [][]byte) (sent int, err error) {
+	s, err := r.find(local, remote)
+	if err == nil {
+		sent, err = s.dgrams.Send(netip.AddrPortFrom(remote, 0), local, 0, packets...)
+	}
+	if err != nil {
+		return sent, fmt.Errorf("esp: send to %s: %w", remote, err)
+	}
+	return sent, nil
 }
 
-// Serve starts one goroutine for each socket, which calls recv with every ESP packet, SPI first, until Close; the ports
-// of the path are zero. recv must not keep the packet: it is Backend.Receive.
-func (r *Raw) Serve(recv func(p ipsec.Path, packet []byte)) {
+func (r *Raw) find(local, remote netip.Addr) (*rawSock, error) {
 	for _, s := range r.socks {
-		go r.read(s, recv)
+		if s.local.Is4() == remote.Is4() && local.Is4() == remote.Is4() && (s.local == local.WithZone("") || s.local.IsUnspecified()) {
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %s", ErrNoSocket, local)
+}
+
+// Serve starts one goroutine for each socket until Close. Each calls reader once, and then recv with every ESP packet,
+// SPI first, and flush when those that arrived together have been handed over. The ports of the path are zero. recv must
+// not keep the packet.
+func (r *Raw) Serve(reader func() (recv func(p ipsec.Path, packet []byte), flush func())) {
+	for _, s := range r.socks {
+		go r.read(s, reader)
 	}
 }
 
-func (r *Raw) read(s *rawSock, recv func(ipsec.Path, []byte)) {
-	in := newRawReader(s)
+func (r *Raw) read(s *rawSock, reader func() (func(ipsec.Path, []byte), func())) {
+	recv, flush := reader()
+	in := s.dgrams.Reader(rawBatch, rawMessage)
+	one := func(m *dgram.Message) {
+		p, packet, ok := s.parse(m)
+		if !ok {
+			r.stats.malformed.Add(1)
+			return
+		}
+		r.stats.packets.Add(1)
+		recv(p, packet)
+	}
 	for {
-		n, err := in.wait()
-		if err != nil {
-			if errors.Is(err, os.ErrClosed) {
-				return
-			}
+		err := in.Read(one)
+		switch {
+		case err == nil:
+			flush()
+		case errors.Is(err, os.ErrClosed):
+			return
+		default:
 			if r.stats.readErrors.Add(1) == 1 {
 				r.log.Warn("raw ESP socket failed to read, going on", "local", s.local, "err", err)
 			}
 			time.Sleep(10 * time.Millisecond) // an error that stays must not become a busy loop
-			continue
-		}
-		for i := range n {
-			p, packet, ok := in.packet(i)
-			if !ok {
-				r.stats.malformed.Add(1)
-				continue
-			}
-			r.stats.packets.Add(1)
-			recv(p, packet)
 		}
 	}
 }
 
-// rawReader takes several packets from the kernel at once.
-type rawReader struct {
-	s     *rawSock
-	msgs  [rawBatch]mmsghdr
-	iovs  [rawBatch]unix.Iovec
-	from  [rawBatch]unix.RawSockaddrInet6 // the larger one
-	ctl   [rawBatch][]byte
-	bufs  [rawBatch][]byte
-	n     int
-	errno unix.Errno
-	fn    func(fd uintptr) bool
-}
-
-func newRawReader(s *rawSock) *rawReader {
-	in := &rawReader{s: s}
-	for i := range in.msgs {
-		in.bufs[i] = make([]byte, rawMessage)
-		in.ctl[i] = make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))
-		in.iovs[i].Base = unsafe.SliceData(in.bufs[i])
-		in.iovs[i].SetLen(rawMessage)
-		h := &in.msgs[i].hdr
-		h.Iov = &in.iovs[i]
-		h.SetIovlen(1)
-		h.Name = (*byte)(unsafe.Pointer(&in.from[i]))
-		h.Control = unsafe.SliceData(in.ctl[i])
-	}
-	in.fn = func(fd uintptr) bool {
-		var n uintptr
-		n, _, in.errno = unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&in.msgs[0])), rawBatch, unix.MSG_DONTWAIT, 0, 0)
-		in.n = int(n)
-		return in.errno != unix.EAGAIN && in.errno != unix.EINTR
-	}
-	return in
-}
-
-// wait returns how many packets there are.
-func (in *rawReader) wait() (int, error) {
-	for i := range in.msgs { // the kernel wrote what it used
-		in.msgs[i].hdr.Namelen = unix.SizeofSockaddrInet6
-		in.msgs[i].hdr.SetControllen(len(in.ctl[i]))
-	}
-	if err := in.s.conn.Read(in.fn); err != nil {
-		return 0, err
-	}
-	if in.errno != 0 {
-		return 0, in.errno
-	}
-	return in.n, nil
-}
-
-// packet returns the i-th one; false if it is not whole.
-func (in *rawReader) packet(i int) (p ipsec.Path, packet []byte, ok bool) {
-	m := &in.msgs[i]
-	if m.hdr.Flags&unix.MSG_TRUNC != 0 {
+// parse finds the ESP packet in a message; false if it is not whole.
+func (s *rawSock) parse(m *dgram.Message) (p ipsec.Path, packet []byte, ok bool) {
+	switch {
+	case m.Truncated:
 		return p, nil, false
+	case !s.local.Is6():
+		return parseIPv4(m.Data)
 	}
-	b := in.bufs[i][:m.n]
-	if !in.s.local.Is6() {
-		return parseIPv4(b)
+	local := s.local
+	if m.To.IsValid() {
+		local = m.To
 	}
-	local := in.s.local
-	if a, ok := pktinfo6(in.ctl[i][:min(int(m.hdr.Controllen), len(in.ctl[i]))]); ok {
-		local = a
-	}
-	return ipsec.Path{Local: netip.AddrPortFrom(local, 0), Remote: netip.AddrPortFrom(netip.AddrFrom16(in.from[i].Addr), 0)}, b, true
+	return ipsec.Path{Local: netip.AddrPortFrom(local, 0), Remote: netip.AddrPortFrom(m.From.Addr(), 0)}, m.Data, true
 }
 
 // parseIPv4 strips the IP header that a raw IPv4 socket leaves in front.
@@ -318,18 +222,6 @@ func parseIPv4(b []byte) (p ipsec.Path, packet []byte, ok bool) {
 	p.Remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[12:16])), 0)
 	p.Local = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[16:20])), 0)
 	return p, b[head:total], true
-}
-
-// pktinfo6 finds which of our addresses a packet was sent to.
-func pktinfo6(ctl []byte) (netip.Addr, bool) {
-	if len(ctl) < unix.CmsgLen(unix.SizeofInet6Pktinfo) {
-		return netip.Addr{}, false
-	}
-	h := (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(ctl)))
-	if h.Level != unix.IPPROTO_IPV6 || h.Type != unix.IPV6_PKTINFO || int(h.Len) < unix.CmsgLen(unix.SizeofInet6Pktinfo) {
-		return netip.Addr{}, false
-	}
-	return netip.AddrFrom16([16]byte(ctl[unix.CmsgLen(0):][:16])), true
 }
 
 // Close closes every socket. A callback that is running is not waited for.

@@ -21,31 +21,45 @@ const (
 	mappingEvery = time.Second
 )
 
-// Receive takes one ESP packet, SPI first, with the addresses it came between; both ports are zero for plain ESP. It
-// decrypts in place and calls Deliver before it returns. What is wrong with a packet only counts.
+// Datagram is what came out of an SA: the payload of a UDP datagram, and its addresses with the inner ports.
+type Datagram struct {
+	Mark          ipsec.Mark
+	Local, Remote netip.AddrPort
+	Payload       []byte
+}
+
+// Receive is Open for those who gave Options.Deliver, which is called before it returns.
 func (b *Backend) Receive(p ipsec.Path, packet []byte) {
+	if d, ok := b.Open(p, packet); ok {
+		b.o.Deliver(d.Mark, d.Local, d.Remote, d.Payload)
+	}
+}
+
+// Open takes one ESP packet, SPI first, with the addresses it came between; both ports are zero for plain ESP. It
+// decrypts in place: the payload lies in the packet. What is wrong with a packet only counts.
+func (b *Backend) Open(p ipsec.Path, packet []byte) (d Datagram, ok bool) {
 	if len(packet) < espHeader {
 		b.drops.malformed.Add(1)
-		return
+		return d, false
 	}
 	s := b.tables.Load().in[ipsec.SPI(binary.BigEndian.Uint32(packet))]
 	if s == nil {
 		b.drops.unknown.Add(1)
-		return
+		return d, false
 	}
 	at := s.place.Load()
 	if encap := p.Local.Port() != 0; encap != at.encap {
 		b.drops.encap.Add(1)
-		return
+		return d, false
 	}
 	if a := p.Local.Addr(); a.IsValid() && !a.IsUnspecified() && a != at.path.Local.Addr() {
 		b.drops.unknown.Add(1)
-		return
+		return d, false
 	}
 	now := b.o.Now()
 	datagram := b.open(s, at, p.Remote, packet, now)
 	if datagram == nil {
-		return
+		return d, false
 	}
 	local, remote := at.path.Local.Addr(), p.Remote.Addr()
 	sport, dport := binary.BigEndian.Uint16(datagram), binary.BigEndian.Uint16(datagram[2:])
@@ -53,18 +67,18 @@ func (b *Backend) Receive(p ipsec.Path, packet []byte) {
 	switch {
 	case length < udpHeader || length > len(datagram): // more than length is padding of RFC 4303 section 2.7
 		b.drops.malformed.Add(1)
-		return
+		return d, false
 	case !at.admits(local, remote, dport, sport):
 		b.drops.selector.Add(1)
-		return
+		return d, false
 	}
 	datagram = datagram[:length]
 	// A NAT that changed the outer addresses has made the checksum of an encapsulated packet meaningless (RFC 3948 3.1.2).
 	if !at.encap && (datagram[6]|datagram[7]) != 0 && !checksumValid(remote, local, datagram) {
 		b.drops.checksum.Add(1)
-		return
+		return d, false
 	}
-	b.o.Deliver(s.id.Mark, netip.AddrPortFrom(local, dport), netip.AddrPortFrom(remote, sport), datagram[udpHeader:])
+	return Datagram{s.id.Mark, netip.AddrPortFrom(local, dport), netip.AddrPortFrom(remote, sport), datagram[udpHeader:]}, true
 }
 
 // open authenticates and decrypts a packet and returns the UDP datagram in it, or nil. Only an authentic packet touches

@@ -61,15 +61,49 @@ func (b *Backend) Send(m ipsec.Mark, local, remote netip.AddrPort, buf []byte, a
 }
 
 // SendBatch is Send for several payloads, each beginning at the same place in its buffer. It stops at the first error
-// and says how many went.
+// and says how many went. The elements of bufs are not the payloads any more when it returns.
 func (b *Backend) SendBatch(m ipsec.Mark, local, remote netip.AddrPort, bufs [][]byte, at int) (sent int, err error) {
-	for _, buf := range bufs {
-		if err := b.Send(m, local, remote, buf, at); err != nil {
-			return sent, err
-		}
-		sent++
+	s := b.tables.Load().out[m]
+	if s == nil {
+		b.drops.noSA.Add(uint64(len(bufs)))
+		return 0, ipsec.ErrNoSA
 	}
-	return sent, nil
+	where := s.place.Load()
+	batched := b.o.SendRawBatch != nil
+	if where.encap {
+		batched = b.o.SendUDPBatch != nil
+	}
+	if !batched {
+		for _, buf := range bufs {
+			if err := b.Send(m, local, remote, buf, at); err != nil {
+				return sent, err
+			}
+			sent++
+		}
+		return sent, nil
+	}
+	sealed := 0
+	for i, buf := range bufs {
+		if bufs[i], err = b.seal(s, where, local.Port(), remote.Port(), buf, at); err != nil {
+			b.drops.send.Add(uint64(len(bufs) - i))
+			break
+		}
+		sealed++
+	}
+	if sealed == 0 {
+		return 0, err
+	}
+	var failed error
+	if where.encap {
+		sent, failed = b.o.SendUDPBatch(where.path, bufs[:sealed])
+	} else {
+		sent, failed = b.o.SendRawBatch(where.path.Local.Addr(), where.path.Remote.Addr(), bufs[:sealed])
+	}
+	if failed != nil {
+		b.drops.send.Add(uint64(sealed - sent))
+		return sent, failed
+	}
+	return sent, err
 }
 
 // SendMessage is Send for a payload without room around it, which stays as it is: for control messages.

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"culvert/dgram"
 	"culvert/ipsec"
 )
 
@@ -29,12 +30,13 @@ type Options struct {
 	Listen []netip.Addr
 	// IKEPort and NATTPort default to 500 and 4500.
 	IKEPort, NATTPort uint16
-	// Encap hands encapsulated ESP on NATTPort to the kernel (UDP_ENCAP), which then never shows it to OnESP.
+	// Encap hands encapsulated ESP on NATTPort to the kernel (UDP_ENCAP), which then never shows it to ESP.
 	Encap bool
-	// OnESP receives encapsulated ESP, SPI first, that reaches this process. It is called from the socket's goroutine and
-	// must not keep the slice. Without it such datagrams are counted and dropped.
-	OnESP func(p ipsec.Path, datagram []byte)
-	Log   *slog.Logger
+	// ESP is called once for each socket of NATTPort and returns what receives encapsulated ESP, SPI first, that reaches
+	// this process: recv with each packet, flush when those that arrived together have been handed over. Both are called
+	// from the socket's goroutine; recv must not keep the slice. Without ESP such datagrams are counted and dropped.
+	ESP func() (recv func(p ipsec.Path, datagram []byte), flush func())
+	Log *slog.Logger
 }
 
 // Stats count datagrams since Open.
@@ -50,7 +52,7 @@ type Stats struct {
 // Conns are the open sockets. Send, Keepalive and Stats may be called from any goroutine.
 type Conns struct {
 	socks []*sock
-	onESP func(ipsec.Path, []byte)
+	esp   func() (recv func(p ipsec.Path, datagram []byte), flush func())
 	log   *slog.Logger
 	stats struct{ ike, esp, keepalives, runts, truncated, readErrors atomic.Uint64 }
 }
@@ -58,13 +60,16 @@ type Conns struct {
 // sock is one bound socket.
 type sock struct {
 	conn   *net.UDPConn
+	dgrams *dgram.Conn
 	local  netip.AddrPort // the address may be unspecified
 	marker bool           // a NATTPort: IKE is behind the non-ESP marker
 
-	send sync.Mutex // guards buf and oob
+	send sync.Mutex // guards buf
 	buf  []byte
-	oob  []byte
 }
+
+// dataBuffer is how many octets of ESP may wait in the kernel, either way.
+const dataBuffer = 1 << 20
 
 // ErrPortTaken says that another program holds one of the ports.
 var ErrPortTaken = errors.New("port is taken")
@@ -86,7 +91,7 @@ func Open(o Options) (*Conns, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Conns{onESP: o.OnESP, log: o.Log}
+	c := &Conns{esp: o.ESP, log: o.Log}
 	listen, optional6 := o.Listen, false
 	if len(listen) == 0 {
 		listen, optional6 = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, true
@@ -129,7 +134,16 @@ func (c *Conns) listen(at netip.AddrPort, natt, encap bool) (*sock, error) {
 	case err != nil:
 		return nil, fmt.Errorf("natt: UDP %d on %s: %w", at.Port(), at.Addr(), err)
 	}
-	return &sock{conn: pc.(*net.UDPConn), local: at, marker: natt}, nil
+	s := &sock{conn: pc.(*net.UDPConn), local: at, marker: natt}
+	data := natt && c.esp != nil
+	if s.dgrams, err = dgram.New(s.conn, dgram.Options{IPv6: at.Addr().Is6(), Join: data}); err != nil {
+		s.conn.Close()
+		return nil, fmt.Errorf("natt: UDP %d on %s: %w", at.Port(), at.Addr(), err)
+	}
+	if data {
+		s.dgrams.SetBuffers(dataBuffer)
+	}
+	return s, nil
 }
 
 // prepare sets a socket's options before it is bound, so that no datagram arrives without them.

@@ -193,8 +193,9 @@ func TestDemultiplexing(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var msg, esp []byte
-			c := &Conns{onESP: func(_ ipsec.Path, b []byte) { esp = b }}
-			c.deliver(&sock{marker: tc.marker}, ipsec.Path{}, tc.in, func(_ ipsec.Path, b []byte) { msg = b })
+			c := &Conns{}
+			in := input{c: c, s: &sock{marker: tc.marker}, esp: func(_ ipsec.Path, b []byte) { esp = b }, recv: func(_ ipsec.Path, b []byte) { msg = b }}
+			in.deliver(ipsec.Path{}, tc.in)
 			if got := c.Stats(); got != tc.want {
 				t.Errorf("stats %+v, want %+v", got, tc.want)
 			}
@@ -245,24 +246,35 @@ func TestPortTaken(t *testing.T) {
 }
 
 func TestNoAllocationPerPacket(t *testing.T) {
-	c := open(t, Options{Listen: []netip.Addr{netip.MustParseAddr("127.0.0.1")}})
+	received, flushed := 0, 0
+	c := open(t, Options{Listen: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, ESP: func() (func(ipsec.Path, []byte), func()) {
+		return func(ipsec.Path, []byte) { received++ }, func() { flushed++ }
+	}})
 	_, natt := ports(c)
 	at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), natt)
 	self := ipsec.Path{Local: at, Remote: at}
-	s := c.find(self)
-	buf, oob, msg := make([]byte, MaxMessage), make([]byte, oobLen), make([]byte, 300)
-	n := 0
-	recv := func(ipsec.Path, []byte) { n++ }
+	in := c.input(c.find(self), func(ipsec.Path, []byte) {})
+	msg := make([]byte, 300)
+	packets := [][]byte{bytes.Repeat([]byte{7}, 300), bytes.Repeat([]byte{8}, 300), bytes.Repeat([]byte{9}, 100)}
+	want := 0
 	allocs := testing.AllocsPerRun(200, func() {
 		if err := c.Send(self, msg); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.readOne(s, buf, oob, recv); err != nil {
+		if err := in.read(); err != nil {
 			t.Fatal(err)
 		}
+		if n, err := c.SendESPBatch(self, packets); err != nil || n != len(packets) {
+			t.Fatal(n, err)
+		}
+		for want += len(packets); received < want; {
+			if err := in.read(); err != nil {
+				t.Fatal(err)
+			}
+		}
 	})
-	if allocs != 0 || n == 0 {
-		t.Errorf("%v allocations for a datagram sent and received (%d received)", allocs, n)
+	if allocs != 0 || received != want || flushed < 2 {
+		t.Errorf("%v allocations for datagrams sent and received (%d of %d received, %d flushes)", allocs, received, want, flushed)
 	}
 }
 
@@ -273,33 +285,6 @@ func TestBypassPolicyLayout(t *testing.T) {
 	want := strings.Repeat("00", 40) + "0200" + strings.Repeat("00", 14) + strings.Repeat("ff", 32) + strings.Repeat("00", 72) + "01" + "00" + strings.Repeat("00", 6)
 	if got := hex.EncodeToString([]byte(bypassPolicy(false, policyOut))); got != want {
 		t.Errorf("got\n%s, want\n%s", got, want)
-	}
-}
-
-func FuzzControlMessages(f *testing.F) {
-	f.Add(appendSource(nil, netip.MustParseAddr("192.0.2.1")))
-	f.Add(appendSource(nil, netip.MustParseAddr("2001:db8::1")))
-	f.Add(make([]byte, unix.SizeofCmsghdr))
-	f.Fuzz(func(t *testing.T, oob []byte) { localAddr(oob) })
-}
-
-func TestControlMessageRoundTrip(t *testing.T) {
-	b := appendSource(nil, netip.MustParseAddr("2001:db8::1"))
-	if a, ok := localAddr(b); !ok || a != netip.MustParseAddr("2001:db8::1") {
-		t.Errorf("address %s, %t", a, ok)
-	}
-	// A message of another kind before it is stepped over.
-	other := bytes.Clone(b)
-	other[unix.SizeofCmsghdr-4] = 99
-	if a, ok := localAddr(append(other, b...)); !ok || a != netip.MustParseAddr("2001:db8::1") {
-		t.Errorf("behind another: address %s, %t", a, ok)
-	}
-	for i := range b {
-		if i < unix.CmsgLen(pktinfo6Len) {
-			if _, ok := localAddr(b[:i]); ok {
-				t.Errorf("%d of %d octets were enough", i, len(b))
-			}
-		}
 	}
 }
 

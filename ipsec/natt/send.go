@@ -33,6 +33,18 @@ func (c *Conns) SendESP(path ipsec.Path, packet []byte) error {
 	return s.write(path, packet, false)
 }
 
+// SendESPBatch is SendESP for several packets, in order. It says how many have gone; the error is that of the next.
+func (c *Conns) SendESPBatch(path ipsec.Path, packets [][]byte) (sent int, err error) {
+	s := c.find(path)
+	if s == nil || !s.marker {
+		return 0, fmt.Errorf("%w: %s", ErrNoPath, path.Local)
+	}
+	if sent, err = s.dgrams.Send(path.Remote, path.Local.Addr(), 0, packets...); err != nil {
+		return sent, fmt.Errorf("natt: send on %s: %w", path, err)
+	}
+	return sent, nil
+}
+
 // Keepalive sends the one octet that keeps a NAT's mapping alive (RFC 3948 section 2.3).
 func (c *Conns) Keepalive(path ipsec.Path) error {
 	s := c.find(path)
@@ -58,13 +70,9 @@ func (c *Conns) find(path ipsec.Path) *sock {
 }
 
 func (s *sock) write(path ipsec.Path, msg []byte, marker bool) error {
-	s.send.Lock()
-	defer s.send.Unlock()
-	s.oob = s.oob[:0]
-	if a := path.Local.Addr(); a.IsValid() && !a.IsUnspecified() {
-		s.oob = appendSource(s.oob, a)
-	}
 	if marker {
+		s.send.Lock()
+		defer s.send.Unlock()
 		s.buf = append(s.buf[:0], 0, 0, 0, 0)
 		s.buf = append(s.buf, msg...)
 		msg = s.buf
@@ -72,8 +80,7 @@ func (s *sock) write(path ipsec.Path, msg []byte, marker bool) error {
 			s.buf = nil // one huge message must not hold its memory for ever
 		}
 	}
-	_, _, err := s.conn.WriteMsgUDPAddrPort(msg, s.oob, path.Remote)
-	if err != nil {
+	if err := s.dgrams.SendOne(path.Remote, path.Local.Addr(), 0, msg); err != nil {
 		return fmt.Errorf("natt: send on %s: %w", path, err)
 	}
 	return nil

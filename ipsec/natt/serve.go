@@ -6,8 +6,7 @@ import (
 	"net/netip"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"culvert/dgram"
 	"culvert/ipsec"
 )
 
@@ -31,10 +30,16 @@ func (c *Conns) Serve(recv func(p ipsec.Path, msg []byte)) {
 	}
 }
 
+// Datagrams taken from the kernel at once: IKE comes one by one, data in bursts.
+const (
+	batchIKE = 1
+	batchESP = 8
+)
+
 func (c *Conns) read(s *sock, recv func(ipsec.Path, []byte)) {
-	buf, oob := make([]byte, MaxMessage), make([]byte, oobLen)
+	in := c.input(s, recv)
 	for {
-		if err := c.readOne(s, buf, oob, recv); err != nil {
+		if err := in.read(); err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
@@ -46,51 +51,80 @@ func (c *Conns) read(s *sock, recv func(ipsec.Path, []byte)) {
 	}
 }
 
-// readOne receives and delivers one datagram without allocating.
-func (c *Conns) readOne(s *sock, buf, oob []byte, recv func(ipsec.Path, []byte)) error {
-	n, oobn, flags, remote, err := s.conn.ReadMsgUDPAddrPort(buf, oob)
-	if err != nil {
+// input is what reads one socket.
+type input struct {
+	c       *Conns
+	s       *sock
+	recv    func(ipsec.Path, []byte)
+	esp     func(ipsec.Path, []byte) // or nil
+	flush   func()
+	reader  *dgram.Reader
+	message func(*dgram.Message)
+}
+
+func (c *Conns) input(s *sock, recv func(ipsec.Path, []byte)) *input {
+	in, batch := &input{c: c, s: s, recv: recv, flush: func() {}}, batchIKE
+	if s.marker && c.esp != nil {
+		in.esp, in.flush = c.esp()
+		batch = batchESP
+	}
+	in.message = in.one
+	in.reader = s.dgrams.Reader(batch, MaxMessage)
+	return in
+}
+
+// read receives and delivers what has arrived, without allocating.
+func (in *input) read() error {
+	if err := in.reader.Read(in.message); err != nil {
 		return err
 	}
-	if flags&unix.MSG_TRUNC != 0 {
-		c.stats.truncated.Add(1)
-		return nil
-	}
-	p := ipsec.Path{Local: s.local, Remote: netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())}
-	if addr, ok := localAddr(oob[:oobn]); ok {
-		p.Local = netip.AddrPortFrom(addr, s.local.Port())
-	}
-	c.deliver(s, p, buf[:n], recv)
+	in.flush()
 	return nil
 }
 
+func (in *input) one(m *dgram.Message) {
+	if m.Truncated {
+		in.c.stats.truncated.Add(1)
+		return
+	}
+	p := ipsec.Path{Local: in.s.local, Remote: m.From}
+	if m.To.IsValid() {
+		p.Local = netip.AddrPortFrom(m.To, in.s.local.Port())
+	}
+	in.deliver(p, m.Data)
+}
+
 // deliver tells keepalives, IKE and ESP apart (RFC 3948 section 2).
-func (c *Conns) deliver(s *sock, p ipsec.Path, b []byte, recv func(ipsec.Path, []byte)) {
-	if s.marker {
+func (in *input) deliver(p ipsec.Path, b []byte) {
+	stats := &in.c.stats
+	if in.s.marker {
 		switch {
 		case len(b) == keepaliveLen && b[0] == keepaliveOct:
-			c.stats.keepalives.Add(1)
+			stats.keepalives.Add(1)
 			return
 		case len(b) < markerLen:
-			c.stats.runts.Add(1)
+			stats.runts.Add(1)
 			return
 		case b[0]|b[1]|b[2]|b[3] != 0:
 			if len(b) < minESP {
-				c.stats.runts.Add(1)
+				stats.runts.Add(1)
 				return
 			}
-			c.stats.esp.Add(1)
-			if c.onESP != nil {
-				c.onESP(p, b)
+			stats.esp.Add(1)
+			if in.esp != nil {
+				in.esp(p, b)
 			}
 			return
 		}
 		b = b[markerLen:]
 	}
-	if len(b) < minIKE {
-		c.stats.runts.Add(1)
-		return
+	switch {
+	case len(b) < minIKE:
+		stats.runts.Add(1)
+	case len(b) > MaxMessage:
+		stats.truncated.Add(1)
+	default:
+		stats.ike.Add(1)
+		in.recv(p, b)
 	}
-	c.stats.ike.Add(1)
-	recv(p, b)
 }

@@ -4,17 +4,16 @@ package sock
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"culvert/dgram"
 )
 
 // Datagram is where a datagram came from or goes to, and its mark; zero for none.
@@ -32,6 +31,8 @@ type Options struct {
 	Reuse bool
 	// Marks asks for the marks of received datagrams. Kernels before 5.19 cannot tell: see Socket.Marks.
 	Marks bool
+	// Data says that data messages arrive here too: datagrams are then taken many at a time.
+	Data bool
 	// Control is called before the socket is bound, for what else it may need. May be nil.
 	Control func(fd int) error
 }
@@ -47,18 +48,23 @@ type Counters struct {
 
 // Socket is one UDP socket. Send may be called from any goroutine, Serve from one.
 type Socket struct {
-	conn  *net.UDPConn
-	local netip.AddrPort
-	marks bool
-
-	mu  sync.Mutex // guards oob
-	oob []byte
+	conn   *net.UDPConn
+	dgrams *dgram.Conn
+	local  netip.AddrPort
+	marks  bool
+	data   bool
 
 	received, sent, truncated, noAddress, receiveErrors, sendErrors atomic.Uint64
 }
 
 // bufferLen is more than the largest datagram a link of today delivers whole.
 const bufferLen = 16 << 10
+
+// dataBuffer is how many octets of data messages may wait in the kernel, either way.
+const dataBuffer = 1 << 20
+
+// batch is how many datagrams are taken from the kernel at once where data is among them.
+const batch = 8
 
 // maxErrors is how many errors in a row are taken for a socket that will not recover.
 const maxErrors = 64
@@ -68,7 +74,7 @@ func Open(o Options) (*Socket, error) {
 	if !o.Listen.IsValid() {
 		return nil, errors.New("l2tp socket: no address to listen on")
 	}
-	s := &Socket{oob: make([]byte, 128)}
+	s := &Socket{data: o.Data}
 	v4 := o.Listen.Addr().Unmap().Is4()
 	network := "udp6" // also sets IPV6_V6ONLY
 	if v4 {
@@ -86,6 +92,13 @@ func Open(o Options) (*Socket, error) {
 	}
 	s.conn = conn.(*net.UDPConn)
 	s.local = s.conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	if s.dgrams, err = dgram.New(s.conn, dgram.Options{IPv6: !v4, Join: o.Data}); err != nil {
+		s.conn.Close()
+		return nil, fmt.Errorf("l2tp socket: %w", err)
+	}
+	if o.Data {
+		s.dgrams.SetBuffers(dataBuffer)
+	}
 	return s, nil
 }
 
@@ -143,16 +156,31 @@ func (s *Socket) Counters() Counters {
 	return Counters{s.received.Load(), s.sent.Load(), s.truncated.Load(), s.noAddress.Load(), s.receiveErrors.Load(), s.sendErrors.Load()}
 }
 
-// Serve calls handle for every datagram until Close, and then returns nil. b is valid only during the call.
-func (s *Socket) Serve(handle func(d Datagram, b []byte)) error {
-	buf, oob := make([]byte, bufferLen), make([]byte, 256)
-	failed := 0
-	for {
-		n, oobn, flags, from, err := s.conn.ReadMsgUDPAddrPort(buf, oob)
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
+// Serve calls handle for every datagram until Close, and then returns nil. b is valid only during the call. flush, unless
+// it is nil, is called when the datagrams that arrived together have been handed over.
+func (s *Socket) Serve(handle func(d Datagram, b []byte), flush func()) error {
+	messages := 1
+	if s.data {
+		messages = batch
+	}
+	r := s.dgrams.Reader(messages, bufferLen)
+	one := func(m *dgram.Message) {
+		switch {
+		case m.Truncated || len(m.Data) > bufferLen:
+			s.truncated.Add(1)
+		case !m.To.IsValid():
+			s.noAddress.Add(1)
+		default:
+			s.received.Add(1)
+			handle(Datagram{netip.AddrPortFrom(m.To, s.local.Port()), m.From, m.Mark}, m.Data)
+		}
+	}
+	for failed := 0; ; {
+		err := r.Read(one)
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case err != nil:
 			s.receiveErrors.Add(1)
 			if failed++; failed >= maxErrors {
 				return fmt.Errorf("l2tp socket: %w", err)
@@ -160,87 +188,29 @@ func (s *Socket) Serve(handle func(d Datagram, b []byte)) error {
 			continue
 		}
 		failed = 0
-		if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
-			s.truncated.Add(1)
-			continue
+		if flush != nil {
+			flush()
 		}
-		to, mark := parseControl(oob[:oobn])
-		if !to.IsValid() {
-			s.noAddress.Add(1)
-			continue
-		}
-		s.received.Add(1)
-		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		handle(Datagram{netip.AddrPortFrom(to, s.local.Port()), from, mark}, buf[:n])
 	}
 }
 
 // Send sends b to d.Remote, from d.Local's address unless that is unspecified, with the mark unless that is zero (which
 // needs CAP_NET_ADMIN).
 func (s *Socket) Send(d Datagram, b []byte) error {
-	s.mu.Lock()
-	oob := appendControl(s.oob[:0], d.Local.Addr().Unmap(), d.Mark)
-	_, _, err := s.conn.WriteMsgUDPAddrPort(b, oob, d.Remote)
-	s.mu.Unlock()
+	return s.count(d, 1, s.dgrams.SendOne(d.Remote, d.Local.Addr(), d.Mark, b))
+}
+
+// SendBatch is Send for several datagrams, in order. It says how many have gone; the error is that of the next.
+func (s *Socket) SendBatch(d Datagram, batch [][]byte) (sent int, err error) {
+	sent, err = s.dgrams.Send(d.Remote, d.Local.Addr(), d.Mark, batch...)
+	return sent, s.count(d, sent, err)
+}
+
+func (s *Socket) count(d Datagram, sent int, err error) error {
 	if err != nil {
 		s.sendErrors.Add(1)
 		return fmt.Errorf("l2tp socket: send to %s: %w", d.Remote, err)
 	}
-	s.sent.Add(1)
+	s.sent.Add(uint64(sent))
 	return nil
-}
-
-// parseControl finds the destination address and the mark among the control messages of a datagram.
-func parseControl(oob []byte) (to netip.Addr, mark uint32) {
-	for len(oob) >= unix.CmsgLen(0) {
-		hdr, data, rest, err := unix.ParseOneSocketControlMessage(oob)
-		if err != nil {
-			return to, mark
-		}
-		oob = rest
-		switch {
-		case hdr.Level == unix.IPPROTO_IP && hdr.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-			// ipi_spec_dst, which is our address even where the datagram was broadcast.
-			to = netip.AddrFrom4([4]byte(data[4:8]))
-		case hdr.Level == unix.IPPROTO_IPV6 && hdr.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
-			to = netip.AddrFrom16([16]byte(data[:16]))
-		case hdr.Level == unix.SOL_SOCKET && hdr.Type == unix.SO_MARK && len(data) >= 4:
-			mark = binary.NativeEndian.Uint32(data)
-		}
-	}
-	return to, mark
-}
-
-// appendControl writes the control messages for Send. b has room for them.
-func appendControl(b []byte, from netip.Addr, mark uint32) []byte {
-	if from.IsValid() && !from.IsUnspecified() {
-		if from.Is4() {
-			var data []byte
-			b, data = appendHeader(b, unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
-			a := from.As4()
-			copy(data[4:8], a[:])
-		} else {
-			var data []byte
-			b, data = appendHeader(b, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)
-			a := from.As16()
-			copy(data[:16], a[:])
-		}
-	}
-	if mark != 0 {
-		var data []byte
-		b, data = appendHeader(b, unix.SOL_SOCKET, unix.SO_MARK, 4)
-		binary.NativeEndian.PutUint32(data, mark)
-	}
-	return b
-}
-
-// appendHeader appends a control message with n octets of zeroed data. CmsgSpace keeps the next one aligned.
-func appendHeader(b []byte, level, kind int32, n int) (all, data []byte) {
-	at := len(b)
-	b = b[:at+unix.CmsgSpace(n)]
-	clear(b[at:])
-	hdr := (*unix.Cmsghdr)(unsafe.Pointer(&b[at]))
-	hdr.Level, hdr.Type = level, kind
-	hdr.SetLen(unix.CmsgLen(n))
-	return b, b[at+unix.CmsgLen(0) : at+unix.CmsgLen(n)]
 }

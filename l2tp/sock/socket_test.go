@@ -29,7 +29,7 @@ type got struct {
 func serve(t *testing.T, s *Socket) <-chan got {
 	c := make(chan got, 16)
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(func(d Datagram, b []byte) { c <- got{d, string(b)} }) }()
+	go func() { done <- s.Serve(func(d Datagram, b []byte) { c <- got{d, string(b)} }, nil) }()
 	t.Cleanup(func() {
 		s.Close()
 		if err := <-done; err != nil {
@@ -143,7 +143,7 @@ func TestReuse(t *testing.T) {
 func TestNoAllocation(t *testing.T) {
 	server := open(t, "127.0.0.1:0", Options{Marks: true})
 	c := make(chan struct{})
-	go server.Serve(func(Datagram, []byte) { c <- struct{}{} })
+	go server.Serve(func(Datagram, []byte) { c <- struct{}{} }, nil)
 	client := open(t, "127.0.0.1:0", Options{})
 	d := Datagram{Local: client.LocalAddr(), Remote: server.LocalAddr()}
 	msg := make([]byte, 100)

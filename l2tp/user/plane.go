@@ -18,7 +18,8 @@ type Options struct {
 	// Send sends the datagram buf[at:] to a peer, in a batch of one. buf[:at], and what buf's capacity leaves behind its
 	// end, are Send's to write to: for the headers and trailers of what is below. It keeps nothing of buf.
 	Send func(p l2tp.Peer, buf []byte, at int) error
-	// SendBatch sends several datagrams to one peer, in order, and says how many have gone. May be nil.
+	// SendBatch sends several datagrams to one peer, in order, and says how many have gone. The elements of bufs are its
+	// to change. May be nil.
 	SendBatch func(p l2tp.Peer, bufs [][]byte, at int) (sent int, err error)
 }
 

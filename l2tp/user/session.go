@@ -112,7 +112,8 @@ func (s *Session) Send(buf []byte, at int) error {
 	return err
 }
 
-// SendBatch is Send for several frames, each beginning at the same place in its buffer, in order. An error costs the
+// SendBatch is Send for several frames, each beginning at the same place in its buffer, in order. The elements of bufs are
+// not the frames any more when it returns. An error costs the
 // frames from the one that failed on only where Options.SendBatch is in use; the number lost is in the Stats.
 func (s *Session) SendBatch(bufs [][]byte, at int) error {
 	if s.ended() {

@@ -28,7 +28,7 @@ const readSize = 1536
 // Headroom and Tailroom are what a frame given to Lower has around it at least, for the headers and trailers below.
 const (
 	Headroom = 94 // puts a packet, two octets further, on a multiple of 16
-	Tailroom = 64
+	Tailroom = 96
 )
 
 // Lower carries a link's frames: a session of l2tp/user.
@@ -38,7 +38,7 @@ type Lower interface {
 	// Send sends the frame buf[at:], protocol field first. It may write to buf[:at], to the frame, and behind it within
 	// the capacity, and keeps nothing.
 	Send(buf []byte, at int) error
-	// SendBatch is Send for several frames that begin at the same place, in order.
+	// SendBatch is Send for several frames that begin at the same place, in order. It may change the elements of bufs.
 	SendBatch(bufs [][]byte, at int) error
 	// Done is closed when no more frames pass.
 	Done() <-chan struct{}
