@@ -19,12 +19,15 @@ ENV_amd64  = GOARCH=amd64
 CORES = ./ipsec ./ipsec/isakmp ./ipsec/ikev1 ./l2tp ./ppp ./ppp/aaa
 FUZZTIME ?= 3s
 
-.PHONY: build demo test check unit race lab cross big-endian fuzz fuzz-short bench deps deps-boards kernel kernel-boards test-boards clean help
+.PHONY: build demo demo-lab test check unit race lab cross big-endian fuzz fuzz-short bench deps deps-boards kernel kernel-boards test-boards clean help
 
 build: ## the binary for this machine: ./culvert
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o culvert ./cmd/culvert
 
-demo: deps ## a real strongSwan + xl2tpd client connects to culvert inside the lab; prints what it saw
+demo: build ## culvert's server and client in network namespaces of this machine, a NAT between them (root)
+	./culvert demo
+
+demo-lab: deps ## a real strongSwan + xl2tpd client connects to culvert inside the lab; prints what it saw
 	$(GO) run ./board/lab/demo
 
 test: deps check unit race cross big-endian fuzz-short lab ## everything CI runs

@@ -17,6 +17,7 @@ import (
 
 	"culvert/cmd/culvert/internal/config"
 	"culvert/cmd/culvert/internal/control"
+	"culvert/cmd/culvert/internal/demo"
 )
 
 // version is set by the linker.
@@ -49,6 +50,7 @@ type invocation struct {
 	config, socket string
 	execute        string
 	json           bool
+	demo           demo.Options
 	stdin          io.Reader
 	stdout, stderr io.Writer
 }
@@ -58,6 +60,7 @@ func commands() []command {
 		{"run", "[-c FILE]", "the daemon, in the foreground; SIGHUP re-reads FILE, SIGTERM says goodbye to every peer", runDaemon},
 		{"check", "[-c FILE]", "every mistake in FILE with file, line and key; exit status 1 if there is one", runCheck},
 		{"console", "[-e COMMAND] [--json]", "RouterOS-like console of the running daemon", runConsole},
+		{"demo", "", "a server and a client in network namespaces of this machine, traffic through the tunnel, what was seen", runDemo},
 		{"version", "", "which build this is", runVersion},
 	}
 }
@@ -93,6 +96,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		if c.name == "console" {
 			inv.flags.StringVar(&inv.execute, "e", "", "run one `COMMAND` and exit")
 			inv.flags.BoolVar(&inv.json, "json", false, "answer in JSON, with -e")
+		}
+		if c.name == "demo" {
+			inv.flags.StringVar(&inv.demo.DataPath, "data-path", "userspace", "who moves the packets at both ends: auto, kernel or userspace (`WHO`)")
+			inv.flags.Float64Var(&inv.demo.Seconds, "seconds", 2, "send for so many `SECONDS` each way")
 		}
 		for _, a := range args[1:] {
 			if a == "-h" || a == "-help" || a == "--help" {

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestDemo is `culvert demo` as a newcomer runs it, but for the time it measures.
+func TestDemo(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("needs root")
+		}
+		t.Skip("needs root: network namespaces and TUN devices")
+	}
+	program := filepath.Join(t.TempDir(), "culvert")
+	build := exec.Command("go", "build", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	interfaces := func() string {
+		out, err := os.ReadFile("/proc/net/dev")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return regexp.MustCompile(`:.*`).ReplaceAllString(string(out), "")
+	}
+	before := interfaces()
+	var out bytes.Buffer
+	cmd := exec.Command(program, "demo", "-seconds", "0.3")
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	t.Logf("\n%s", out.String())
+	for _, want := range []string{"esp+user+user", "noticed the NAT", "anna", "esp aes-256-cbc/sha256", "Mbit/s", "not one readable", "All of it worked"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("it does not say %q", want)
+		}
+	}
+	if after := interfaces(); after != before {
+		t.Errorf("interfaces before:\n%s\nafter:\n%s", before, after)
+	}
+	if left, err := filepath.Glob(filepath.Join(strings.TrimPrefix(cmd.Env[len(cmd.Env)-1], "TMPDIR="), "*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+}
