@@ -194,6 +194,7 @@ func TestModules(t *testing.T) {
 		"lib/modules/6.1.0/modules.dep": "kernel/drivers/net/ppp/ppp_generic.ko:\nkernel/drivers/net/ppp/pppox.ko: kernel/drivers/net/ppp/ppp_generic.ko\n" +
 			"kernel/net/l2tp/l2tp_core.ko: kernel/net/udp_tunnel.ko kernel/net/x.ko\nkernel/net/l2tp/l2tp_ppp.ko: kernel/net/l2tp/l2tp_core.ko kernel/net/udp_tunnel.ko\nkernel/net/ipv4/esp4.ko: kernel/net/broken.ko\n",
 		"sys/module/ppp_generic/refcnt": "0\n",
+		"proc/modules":                  "ppp_generic 1 0 - Live 0x0\n",
 	})
 	var loaded []string
 	l := &Loader{
@@ -218,6 +219,11 @@ func TestModules(t *testing.T) {
 	}
 	if s := missing[1].Error(); !strings.Contains(s, "CONFIG_INET_ESP") || !strings.Contains(s, "no_such") {
 		t.Error(s)
+	}
+	without := *l
+	without.Root = tree(map[string]string{"proc/cpuinfo": ""})
+	if missing := without.Load(KernelPath); missing != nil {
+		t.Errorf("a kernel without modules lacks %v", missing)
 	}
 	// modprobe does it where there is one.
 	var asked []string

@@ -93,6 +93,9 @@ func (m Missing) Error() string {
 // missing need not mean that the kernel cannot do it: older and newer ones name parts differently, and a kernel without
 // modules has no list of what is built in. So the result is for the log; whoever needs a thing asks the kernel for it.
 func (l *Loader) Load(reqs []Requirement) (missing []Missing) {
+	if _, err := fs.Stat(l.Root, "proc/modules"); err != nil {
+		return nil // this kernel has no modules: what it can do is built in
+	}
 	present := l.present()
 	for _, r := range reqs {
 		for _, name := range r.Modules {

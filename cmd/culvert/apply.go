@@ -38,6 +38,7 @@ func (d *daemon) apply(now time.Time, cfg *config.Config) {
 			d.closeIPsec()
 		}
 	}
+	d.applyBoard(old, cfg)
 	d.reconcile(now)
 	log.Info("configuration read", "file", d.file)
 }

@@ -73,6 +73,7 @@ type daemon struct {
 	sessions    map[sessionKey]*session
 	lastSession uint32 // number of the newest session, for the console
 
+	chassis  *chassis
 	estate   *estate
 	stopping stopping
 }
@@ -121,7 +122,7 @@ func runDaemon(ctx context.Context, c *invocation) int {
 	}
 	defer server.Close()
 	defer d.release()
-	if err := d.open(); err != nil {
+	if err := errors.Join(d.prepareBoard(ctx), d.open()); err != nil {
 		log.Error("not started", "error", err)
 		return exitFailed
 	}
@@ -147,7 +148,9 @@ func runDaemon(ctx context.Context, c *invocation) int {
 	log.Info("started", "version", buildVersion(), "data-path", d.dataPath(), "use-ipsec", d.ike != nil)
 	d.loop.add(d)
 	d.loop.add(reaper{d})
+	d.openBoard(workCtx)
 	d.loop.run(d.stopped)
+	d.closeBoard()
 	d.estate.remove()
 	log.Info("stopped")
 	return exitDone
@@ -157,7 +160,7 @@ func (d *daemon) logger(topic string) *slog.Logger { return d.logs.Logger(topic)
 
 // open takes hold of the kernel and makes the engines, in the order in which an arriving packet meets them.
 func (d *daemon) open() error {
-	if !d.cfg.Server.Enabled && !slices.ContainsFunc(d.cfg.Clients, func(c config.Client) bool { return c.Dialled() }) {
+	if !d.cfg.Network.Managed && !d.cfg.Server.Enabled && !slices.ContainsFunc(d.cfg.Clients, func(c config.Client) bool { return c.Dialled() }) {
 		return fmt.Errorf("%s: nothing to do: set enabled = true in [l2tp.server], or write an [l2tp.client.NAME]", d.file)
 	}
 	if err := d.choosePath(); err != nil {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"culvert/board"
 )
 
 // resolvConf puts the name servers of the servers that we call (`use-peer-dns`) into resolv.conf. What it adds stands
@@ -30,6 +32,7 @@ type peerDNS struct {
 	client    string
 	servers   []netip.Addr
 	exclusive bool // nobody else is asked any more
+	own       bool // not told by a server, but of [network]: asked last
 }
 
 const (
@@ -45,7 +48,11 @@ func (r *resolvConf) set(p peerDNS) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.forget(p.client)
-	if len(p.servers) > 0 {
+	switch {
+	case len(p.servers) == 0:
+	case p.own:
+		r.use = slices.Insert(r.use, 0, p)
+	default:
 		r.use = append(r.use, p)
 	}
 	return r.write()
@@ -85,6 +92,9 @@ func mergeResolv(old string, use []peerDNS) string {
 	exclusive := slices.ContainsFunc(use, func(p peerDNS) bool { return p.exclusive })
 	var b strings.Builder
 	for _, p := range slices.Backward(use) {
+		if p.own && exclusive {
+			continue
+		}
 		fmt.Fprintf(&b, "%s%s\n", resolvBegin, p.client)
 		for _, a := range p.servers {
 			fmt.Fprintf(&b, "nameserver %s\n", a)
@@ -115,13 +125,9 @@ func mergeResolv(old string, use []peerDNS) string {
 // replaceFile writes a file at once, so that nobody reads half of it; where that cannot be, as with a file that is
 // mounted by itself, in place.
 func replaceFile(path string, data []byte) error {
-	tmp := path + ".culvert"
-	err := os.WriteFile(tmp, data, 0o644)
+	_, err := board.WriteFile(path, data, 0o644)
 	if err == nil {
-		if err = os.Rename(tmp, path); err == nil {
-			return nil
-		}
-		os.Remove(tmp)
+		return nil
 	}
 	old, readErr := os.ReadFile(path)
 	if readErr == nil && bytes.Equal(old, data) {
@@ -143,7 +149,7 @@ func (s *session) useDNS(servers []netip.Addr) {
 		s.log.Warn("the server names no name server: use-peer-dns has nothing to use")
 		return
 	}
-	p := peerDNS{s.dialer.cfg.Name, servers, mode == "exclusively"}
+	p := peerDNS{client: s.dialer.cfg.Name, servers: servers, exclusive: mode == "exclusively"}
 	s.dnsSet = true
 	s.lane.do(func() error { return s.d.dns.set(p) }, func(_ time.Time, err error) {
 		if err != nil {

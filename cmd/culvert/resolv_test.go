@@ -35,12 +35,18 @@ func TestResolvConf(t *testing.T) {
 	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
 	const first = "# culvert begins: one\nnameserver 10.0.0.1\nnameserver fd00::1\n# culvert ends\n"
 	const second = "# culvert begins: two\nnameserver 10.0.0.1\n# culvert ends\n"
-	do(r.set(peerDNS{"one", []netip.Addr{a, b}, false}))
+	do(r.set(peerDNS{client: "one", servers: []netip.Addr{a, b}}))
 	reads(first + was)
-	do(r.set(peerDNS{"two", []netip.Addr{a}, true}))
-	do(r.set(peerDNS{"two", []netip.Addr{a}, true}))
+	do(r.set(peerDNS{client: "two", servers: []netip.Addr{a}, exclusive: true}))
+	do(r.set(peerDNS{client: "two", servers: []netip.Addr{a}, exclusive: true}))
 	const off = "search lan\n#culvert# nameserver 192.0.2.53\n#culvert#   nameserver 192.0.2.54\noptions rotate"
 	reads(second + first + off)
+	do(r.set(peerDNS{client: "[network]", servers: []netip.Addr{b}, own: true}))
+	reads(second + first + off) // exclusively means without ours too
+	do(r.unset("two"))
+	reads(first + "# culvert begins: [network]\nnameserver fd00::1\n# culvert ends\n" + was)
+	do(r.unset("[network]"))
+	do(r.set(peerDNS{client: "two", servers: []netip.Addr{a}, exclusive: true}))
 	do(r.unset("one"))
 	reads(second + off)
 	do(os.WriteFile(path, []byte(second+off+"\nnameserver 192.0.2.55\n"), 0o644))

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -287,8 +286,8 @@ func (s source) Resource() console.Resource {
 	if unix.Uname(&uts) == nil {
 		r.Kernel = unix.ByteSliceToString(uts.Release[:])
 	}
-	if model, err := os.ReadFile("/proc/device-tree/model"); err == nil {
-		r.Board = strings.TrimRight(string(model), "\x00\n")
+	if s.d.chassis != nil {
+		r.Board, r.CPU = s.d.chassis.info.Name(), s.d.chassis.info.CPU
 	}
 	return r
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -190,6 +191,52 @@ func TestSetUp(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+func TestSetNetwork(t *testing.T) {
+	_, i := testLink(t, "port0", "veth")
+	net := func(s ...string) (out []netip.Prefix) {
+		for _, p := range s {
+			out = append(out, netip.MustParsePrefix(p))
+		}
+		return out
+	}
+	set := func(want []netip.Prefix, others bool, mtu int) {
+		t.Helper()
+		if err := i.SetNetwork(want, others, mtu); err != nil {
+			t.Fatal(err)
+		}
+	}
+	is := func(want ...string) {
+		t.Helper()
+		if got := addresses(t, i, netlink.FAMILY_V4); !slices.Equal(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	set(net("192.0.2.1/24", "198.51.100.1/30", "2001:db8::1/64"), false, 1400)
+	is("192.0.2.1/24", "198.51.100.1/30")
+	link, err := netlink.LinkByIndex(i.Index())
+	if err != nil || link.Attrs().MTU != 1400 || link.Attrs().Flags&unix.IFF_UP == 0 {
+		t.Errorf("%+v, %v", link.Attrs(), err)
+	}
+	if got := addresses(t, i, netlink.FAMILY_V6); !slices.Contains(got, "2001:db8::1/64") {
+		t.Errorf("IPv6: %q", got)
+	}
+	if n := changes(t, func() { set(net("192.0.2.1/24", "198.51.100.1/30", "2001:db8::1/64"), false, 0) }); n != 0 {
+		t.Errorf("the same again made %d changes", n)
+	}
+	set(net("198.51.100.1/30"), true, 0) // a DHCP client may have set the other one
+	is("192.0.2.1/24", "198.51.100.1/30")
+	if err := i.AddRoute(Route{Dst: netip.MustParsePrefix("10.0.0.0/8"), Gateway: ip("192.0.2.254")}); err != nil {
+		t.Error(err)
+	}
+	set(net("198.51.100.1/24"), false, 0)
+	is("198.51.100.1/24")
+	set(nil, false, 0)
+	is()
+	if got := addresses(t, i, netlink.FAMILY_V6); slices.Contains(got, "2001:db8::1/64") {
+		t.Errorf("IPv6: %q", got)
 	}
 }
 

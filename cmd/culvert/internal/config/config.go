@@ -36,6 +36,7 @@ type Config struct {
 	Ethers   []Ether  // in the order of the file
 	IPsec    ikev1.Config
 	Firewall Firewall
+	Network  Network
 
 	// Prefixes of IPv6 pools that profiles delegate from, by profile; and the bridges that profiles join by BCP.
 	PrefixPools, Bridges map[string]string
@@ -52,6 +53,10 @@ type System struct {
 	CryptoEngine string // auto, hardware, software, or a kernel driver's name
 	// AllowWorldReadable lets a file with secrets be readable by everyone.
 	AllowWorldReadable bool
+
+	LED         string // the light that shows the tunnels' state; empty: none
+	Watchdog    Watchdog
+	ResetButton ResetButton
 }
 
 // DataPath is who moves the packets.
@@ -140,6 +145,7 @@ func (r *reader) parse(data []byte) *Config {
 	root := &table{r: r, m: doc}
 	c := &Config{PrefixPools: map[string]string{}, Bridges: map[string]string{}}
 	r.system(root, c)
+	r.network(root, c)
 	r.aaa(root, c)
 	r.l2tp(root, c)
 	r.ipsec(root, c)

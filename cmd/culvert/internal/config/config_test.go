@@ -64,7 +64,8 @@ func TestEmptyFileIsNoServer(t *testing.T) {
 	if c.Server.Enabled || len(c.IPsec.Peers) != 0 || len(c.Warnings) != 0 {
 		t.Errorf("an empty file makes a server: %+v", c.Server)
 	}
-	want := System{Identity: "culvert", DataPath: DataPathAuto, CryptoEngine: "auto"}
+	want := System{Identity: "culvert", DataPath: DataPathAuto, CryptoEngine: "auto",
+		Watchdog: Watchdog{Device: "/dev/watchdog", Timeout: 30 * time.Second}, ResetButton: ResetButton{HoldTime: 5 * time.Second}}
 	if c.System != want {
 		t.Errorf("system: %+v", c.System)
 	}
@@ -195,6 +196,21 @@ func TestFull(t *testing.T) {
 	if err := c.AAA.Validate(); err != nil {
 		t.Error(err)
 	}
+	if c.System.LED != "green:user" || c.System.Watchdog != (Watchdog{true, "/dev/watchdog0", time.Minute}) ||
+		c.System.ResetButton != (ResetButton{true, 3 * time.Second, "/etc/culvert/reset.sh"}) {
+		t.Errorf("board: %+v", c.System)
+	}
+	network := Network{Managed: true, DNS: []netip.Addr{netip.MustParseAddr("192.168.88.1"), netip.MustParseAddr("2001:db8::53")}, Forward: true,
+		Interfaces: []NetInterface{{
+			Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.88.1/24"), netip.MustParsePrefix("2001:db8:88::1/64")}, MTU: 1492,
+			Routes: []aaa.Route{
+				{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("192.168.88.254")},
+				{Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr("fe80::1")},
+				{Dst: netip.MustParsePrefix("10.0.0.0/8"), Gateway: netip.MustParseAddr("192.168.88.253"), Metric: 5},
+			}}, {Name: "eth1", DHCP: true}}}
+	if !reflect.DeepEqual(c.Network, network) {
+		t.Errorf("network\n got %+v\nwant %+v", c.Network, network)
+	}
 	s := c.Server
 	if s.PPP.MTU != 1400 || s.PPP.MRU != 1410 || s.PPP.Keepalive != 20*time.Second || s.L2TP.MaxSessions != 12 || !s.L2TP.OneSessionPerHost ||
 		s.CallerIDType != CallerIDNumber || s.L2TP.Secret != "tunnel" || s.L2TP.HostName != "branch-7" || s.PPP.Name != "branch-7" ||
@@ -306,6 +322,11 @@ func TestProblems(t *testing.T) {
 		{"boolean in quotes", server + "enabled = \"yes\"\n", `c.toml:3: l2tp.server.enabled: "yes" is text: write true, without quotes`},
 		{"number for text", "[system]\nidentity = 7\n", "c.toml:2: system.identity: 7 is not text in quotes"},
 		{"password itself", "[user.a]\npassword-hash = \"hunter2\"\n", "c.toml:2: user.a.password-hash: not a crypt(3) hash such as $6$...: a password itself does not belong here (make a hash with `openssl passwd -6`)"},
+		{"light", "[system]\nled = \"a/b\"\n", `c.toml:2: system.led: "a/b" is not the name of a light in /sys/class/leds`},
+		{"watchdog", "[system.watchdog]\ndevice = \"watchdog\"\n", `c.toml:2: system.watchdog.device: "watchdog" is no device in /dev`},
+		{"idle button", "[system.reset-button]\nenabled = true\n", `c.toml:2: system.reset-button.enabled: the button does nothing: name a program in on-event`},
+		{"address without a network", "[network.interface.eth0]\naddress = [\"192.0.2.1\"]\n", `c.toml:2: network.interface.eth0.address: "192.0.2.1" is not an interface's address with the length of its network, such as "192.168.88.1/24"`},
+		{"interface without a table", "[network]\neth0 = true\n", `c.toml:2: network.eth0: unknown key`},
 		{"topic", "[log]\ntopics = [\n  \"info\",\n  \"ipsek\"]\n", `c.toml:4: log.topics: "ipsek" is not one of the topics account, console, crypto, ipsec, l2tp, ppp, radius, script, system, nor of the levels packet, debug, info, warning, error`},
 		{"syslog", "[log]\nremote = \"192.0.2.9\"\n", `c.toml:2: log.remote: "192.0.2.9" is not a syslog server such as "udp://192.0.2.9:514"`},
 		{"ring", "[log]\nring = -1\n", "c.toml:2: log.ring: -1 is not within 0..100000"},

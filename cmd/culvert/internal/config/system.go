@@ -25,6 +25,7 @@ func (r *reader) system(root *table, c *Config) {
 		t.fail("crypto-engine", "%q is not one of auto, hardware, software, or the name of a kernel driver", c.System.CryptoEngine)
 	}
 	t.boolean("allow-world-readable", &c.System.AllowWorldReadable)
+	r.board(t, &c.System)
 	t.done()
 
 	c.Users = map[string]User{}

@@ -152,6 +152,11 @@ func (f *fake) Resource() Resource {
 		Architecture: "mips", Board: "RB951G", Platform: "Culvert", DataPath: "xfrm+kernel+kernel"}
 }
 
+func (f *fake) Routerboard() Routerboard {
+	return Routerboard{Routerboard: true, BoardName: "hEX", Model: "RB750Gr3", Serial: "8AFF08EXAMPL", Firmware: "3.41", Upgrade: "6.45.9",
+		MAC: "64:d1:54:00:00:01", System: "MediaTek MT7621 ver:1 eco:3", SoC: "MediaTek MT7621A", Engine: "EIP93", SerialPort: "no"}
+}
+
 func (f *fake) Act(_ context.Context, a Action) error {
 	if a.User == "user1" && len(f.acts) > 5 {
 		return errors.New("gone already")
@@ -199,6 +204,7 @@ var commands = []string{
 	"/log print where topics~\"ipsec\"",
 	"/log print count-only",
 	"/system resource print",
+	"/system routerboard print",
 	"/system identity print",
 	"/ip ip act pr", // abbreviated
 	"?",

@@ -25,6 +25,7 @@ type Source interface {
 	// IPsecStatistics are counters in the order in which they are shown.
 	IPsecStatistics() []Counter
 	Resource() Resource
+	Routerboard() Routerboard
 	Log() *logring.Ring
 	// Act does what a command asks for, and returns when it has been done or refused.
 	Act(context.Context, Action) error
@@ -241,4 +242,19 @@ type Resource struct {
 	DataPath     string `json:"data-path"`     // what `auto` came to: "xfrm+kernel+kernel"
 	CryptoEngine string `json:"crypto-engine"` // what does ESP
 	LogDropped   uint64 `json:"log-lines-dropped"`
+}
+
+// Routerboard is what the board says of itself; what it does not say is empty.
+type Routerboard struct {
+	Routerboard bool   `json:"routerboard"`
+	BoardName   string `json:"board-name"`
+	Model       string `json:"model"`
+	Serial      string `json:"serial-number"`
+	Firmware    string `json:"current-firmware"` // RouterBOOT's
+	Upgrade     string `json:"upgrade-firmware"`
+	MAC         string `json:"mac-address"`
+	System      string `json:"system"` // the chip as the kernel calls it
+	SoC         string `json:"soc"`    // and as its maker does
+	Engine      string `json:"crypto-engine"`
+	SerialPort  string `json:"serial-port"` // yes, no
 }
