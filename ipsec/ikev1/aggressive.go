@@ -26,6 +26,10 @@ func (sa *phase1) aggressiveFirst(now time.Time, m *message, payloads []isakmp.P
 		e.drop(DropPayload, m.path, "problem", "message 1 of aggressive mode needs SA, KE, nonce and identity")
 		return
 	}
+	if !e.exchanges.take(now, m.path.Remote.Addr()) {
+		e.drop(DropLimit, m.path, "problem", "too many exchanges from this address")
+		return
+	}
 	sa.ni, sa.gi, sa.idBody = bytes.Clone(ni), bytes.Clone(ke), bytes.Clone(id)
 	chosen := answer.Append(nil)
 	question := bytes.Clone(m.raw)
@@ -38,8 +42,11 @@ func (sa *phase1) aggressiveFirst(now time.Time, m *message, payloads []isakmp.P
 			e.refuseClear(now, &message{Header: isakmp.Header{Initiator: sa.id.initiator}, path: sa.path, raw: question}, isakmp.InvalidKeyInformation)
 			sa.remove()
 		default:
-			sa.aggressiveSecond(question, chosen)
+			sa.aggressiveSecond(now, question, chosen)
 		}
+	}, func(time.Time) {
+		e.drop(DropBusy, sa.path)
+		sa.remove()
 	})
 	if !started {
 		e.drop(DropBusy, m.path)
@@ -47,8 +54,9 @@ func (sa *phase1) aggressiveFirst(now time.Time, m *message, payloads []isakmp.P
 	}
 }
 
-// aggressiveSecond answers message 1.
-func (sa *phase1) aggressiveSecond(question, chosen []byte) {
+// aggressiveSecond answers message 1. Its sender has proved nothing yet, so that vendor ids which would make the answer
+// longer than the question are left out; where it is longer all the same, it goes to an address only now and then.
+func (sa *phase1) aggressiveSecond(now time.Time, question, chosen []byte) {
 	if err := sa.derive(); err != nil {
 		sa.e.log.Error("phase 1 keys", "error", err)
 		sa.remove()
@@ -61,8 +69,23 @@ func (sa *phase1) aggressiveSecond(question, chosen []byte) {
 		{Type: isakmp.PayloadID, Body: mine}, {Type: isakmp.PayloadHash, Body: proof},
 	}
 	payloads = append(payloads, sa.natDetection()...)
-	msg := sa.clear(isakmp.Aggressive, append(payloads, sa.announcements()...))
+	payloads = append(payloads, sa.announcements()...)
+	keep := len(payloads) - len(sa.announcements())
+	if sa.natt != nil {
+		keep++ // without it there would be no NAT traversal
+	}
+	msg := sa.clear(isakmp.Aggressive, payloads)
+	for len(msg) > len(question) && len(payloads) > keep {
+		payloads = payloads[:len(payloads)-1]
+		msg = sa.clear(isakmp.Aggressive, payloads)
+	}
+	if len(msg) > len(question) && !sa.e.loud.take(now, sa.path.Remote.Addr()) {
+		sa.e.drop(DropLimit, sa.path, "problem", "the answer is longer than the question, and this address has had some")
+		sa.remove()
+		return
+	}
 	sa.state = stateKE
+	sa.e.timers.set(&sa.expiry, now.Add(halfOpenTimeout))
 	sa.reply.set(question, msg)
 	sa.send(sa.path, msg)
 }

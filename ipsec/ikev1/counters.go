@@ -25,13 +25,14 @@ const (
 	DropSelector                  // quick mode for something else than L2TP
 	DropBackend                   // the data plane refused an SA
 	DropFragment                  // a piece of a message that cannot be put together
+	DropBarred                    // from an address that had the wrong key too often
 	numDrops
 )
 
 var dropNames = [numDrops]string{
 	"header", "too-long", "exchange-type", "no-peer", "unknown-cookie", "payload", "flags", "state", "duplicate", "replay",
 	"decrypt", "hash", "unauthenticated-informational", "proposal", "key-exchange", "busy", "half-open-evicted", "limit",
-	"selector", "backend", "fragment",
+	"selector", "backend", "fragment", "barred",
 }
 
 func (d Drop) String() string { return dropNames[d] }

@@ -24,7 +24,13 @@ type Env struct {
 	// Offload runs work somewhere else and then done on the engine's goroutine, or both at once before it returns.
 	// It returns false when its queue is full; the message is dropped then, and the peer will send it again. nil runs inline.
 	Offload func(work func() (done func(now time.Time))) bool
-	Log     *slog.Logger
+	// Workers is how many pieces of work Offload does at a time. More than that wait here, in order; 0 leaves it to Offload.
+	Workers int
+	// Failed reports that somebody at an address had the wrong key, once for each exchange; Barred says who is not
+	// answered for it.
+	Failed func(now time.Time, remote netip.Addr)
+	Barred func(now time.Time, remote netip.Addr) bool
+	Log    *slog.Logger
 	// PeerUp reports the first usable child SA of a mark, PeerDown that the last one is gone. Both may call the engine.
 	// A mark that Dial has given ends with exactly one PeerDown, whether it was up or not.
 	PeerUp   func(ClientInfo)
@@ -43,12 +49,17 @@ type Engine struct {
 	sas      map[cookies]*phase1
 	firsts   map[firstKey]*phase1      // responder exchanges by where their first message came from
 	ours     map[isakmp.Cookie]*phase1 // those that we began, by our cookie
-	halfOpen [2]halfOpenList           // before and after the initiator proved to be reachable
+	halfOpen [3]halfOpenList           // pens
 	clients  map[ipsec.Mark]*client
 	byKey    map[clientKey]*client
 	children map[ipsec.SPI]*child // by inbound SPI, which we choose
 
 	pieces, pieces1 *reassembly // messages in pieces: of known exchanges, and first ones
+	templates       templates   // first messages that are answered without state under load
+	answers         uint64      // so many were
+	admission       *admission  // Diffie-Hellman, in order
+	exchanges       budgets     // of Diffie-Hellman for each source
+	loud            budgets     // of answers that are longer than their question
 
 	timers   timers
 	lastMark uint32 // rotates through the mask, so that a freed mark rests as long as possible
@@ -93,7 +104,11 @@ func New(cfg Config, env Env) *Engine {
 		notifies: bucket{burst: 20, rate: 10},
 		warnings: bucket{burst: 20, rate: 1},
 		passes:   budgets{burst: passBurst, rate: passRate},
+
+		exchanges: budgets{burst: exchangeBurst, rate: exchangeRate},
+		loud:      budgets{burst: loudBurst, rate: loudRate},
 	}
+	e.admission = newAdmission(e)
 	e.decoy, _ = e.random(32) // without random numbers there is no exchange at all
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
@@ -122,6 +137,7 @@ func (e *Engine) configure(cfg Config) {
 	}
 	cfg.Fragment = max(cfg.Fragment, minFragment)
 	e.cfg = cfg
+	e.templates.forget(e)
 	e.routes = nil
 	for i := range cfg.Peers {
 		for _, prefix := range cfg.Peers[i].Remote {
@@ -199,6 +215,9 @@ func (e *Engine) receive(now time.Time, p ipsec.Path, msg []byte) {
 		return
 	}
 	sa := e.sas[cookies{h.Initiator, h.Responder}]
+	if sa == nil {
+		sa = e.recall(now, &m)
+	}
 	if sa == nil {
 		e.drop(DropUnknownCookie, p, "exchange", h.Exchange) // silence: an answer would serve reflection only
 		return
@@ -342,23 +361,15 @@ func (e *Engine) peerNamed(name string) *Peer {
 	return nil
 }
 
-// offload runs work on a worker and done back here, unless the engine has been closed meanwhile.
-func (e *Engine) offload(now time.Time, work func() (done func(now time.Time))) bool {
-	if e.env.Offload == nil {
-		work()(now)
-		return true
+// failed reports a wrong key.
+func (e *Engine) failed(now time.Time, a netip.Addr) {
+	if e.env.Failed != nil {
+		e.later(func() { e.env.Failed(now, a) })
 	}
-	return e.env.Offload(func() func(time.Time) {
-		done := work()
-		return func(now time.Time) {
-			if !e.closed {
-				e.at = now
-				done(now)
-				e.flush()
-			}
-		}
-	})
 }
+
+// barred says whether an address is not answered.
+func (e *Engine) barred(a netip.Addr) bool { return e.env.Barred != nil && e.env.Barred(e.at, a) }
 
 // later queues a call out of the engine until its state is consistent again.
 func (e *Engine) later(f func()) { e.calls = append(e.calls, f) }

@@ -130,6 +130,7 @@ func (sa *phase1) wrongKeys(now time.Time, m *message, n int) {
 	if sa.badAuth++; sa.badAuth > 1 {
 		return
 	}
+	sa.e.failed(now, m.path.Remote.Addr())
 	sa.e.warn(now, "pre-shared key differs: message 5 decrypts with none of the enrolled keys: set the ipsec-secret of the user's [ppp.secret], or the server's, on both sides",
 		"remote", m.path.Remote, "peer", sa.peer.Name, "client", sa.vendors.software(), "keys", n)
 	sa.e.refuseClear(now, m, isakmp.AuthenticationFailed)

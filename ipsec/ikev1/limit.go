@@ -14,6 +14,10 @@ const (
 	maxSeen         = 512      // message ids remembered by one ISAKMP SA
 	maxResend       = 8        // how often a cached reply is sent again
 	maxBadAuth      = 8        // wrong fifth messages heard out before an exchange is left to time out
+	exchangeBurst   = 64       // Diffie-Hellman exchanges of one source (budgets), and then
+	exchangeRate    = 8        // a second
+	loudBurst       = 4        // answers to aggressive mode that are longer than the question, and then
+	loudRate        = 0.2      // a second
 	halfOpenTimeout = 30 * time.Second
 	computeTimeout  = 30 * time.Second
 )

@@ -114,6 +114,10 @@ func (sa *phase1) mainThird(now time.Time, m *message) {
 		e.refuseClear(now, m, isakmp.InvalidKeyInformation)
 		return
 	}
+	if !e.exchanges.take(now, m.path.Remote.Addr()) {
+		e.drop(DropLimit, m.path, "problem", "too many exchanges from this address")
+		return
+	}
 	question := bytes.Clone(m.raw) // payloads alias the caller's buffer
 	ke, ni = bytes.Clone(ke), bytes.Clone(ni)
 	vendors := sa.vendors
@@ -127,6 +131,7 @@ func (sa *phase1) mainThird(now time.Time, m *message) {
 		}
 		if !ok {
 			sa.state = stateSA // a correct message 3 may still come
+			sa.enter(penFirst)
 			e.drop(DropKE, path, "group", sa.chosen.group)
 			e.refuseClear(now, &message{Header: head, path: path, raw: question}, isakmp.InvalidKeyInformation)
 			return
@@ -135,6 +140,10 @@ func (sa *phase1) mainThird(now time.Time, m *message) {
 		sa.vendors = vendors
 		sa.detectNAT(hashes, path)
 		sa.mainFourth(now, question)
+	}, func(time.Time) {
+		sa.state = stateSA
+		sa.enter(penFirst)
+		e.drop(DropBusy, path)
 	})
 	if started {
 		return
@@ -143,8 +152,9 @@ func (sa *phase1) mainThird(now time.Time, m *message) {
 }
 
 // exchangeKeys draws our private value and nonce and lets a worker compute the public value and the secret; done gets
-// to know whether the peer's value was good. False means that the worker is busy and nothing has changed.
-func (sa *phase1) exchangeKeys(now time.Time, peer []byte, done func(now time.Time, ok bool)) bool {
+// to know whether the peer's value was good, refused is called instead if it had to wait too long. False means that the
+// workers are busy and nothing has changed.
+func (sa *phase1) exchangeKeys(now time.Time, peer []byte, done func(now time.Time, ok bool), refused func(now time.Time)) bool {
 	key, err := newDHKey(sa.chosen.group, sa.e.env.Rand)
 	if err != nil {
 		sa.e.log.Error("no Diffie-Hellman key", "error", err)
@@ -157,20 +167,28 @@ func (sa *phase1) exchangeKeys(now time.Time, peer []byte, done func(now time.Ti
 	}
 	before := sa.state
 	sa.state = stateComputing
-	ok := sa.e.offload(now, func() func(time.Time) {
-		public, err1 := key.public()
-		secret, err2 := key.shared(peer)
-		return func(now time.Time) {
-			if err1 != nil || err2 != nil {
-				done(now, false)
-				return
+	sa.enter(penWorking)
+	sa.e.timers.set(&sa.expiry, now.Add(computeTimeout))
+	ok := sa.e.admission.submit(now, &job{
+		group: sa.chosen.group,
+		work: func() func(time.Time) {
+			public, err1 := key.public()
+			secret, err2 := key.shared(peer)
+			return func(now time.Time) {
+				if err1 != nil || err2 != nil {
+					done(now, false)
+					return
+				}
+				sa.nr, sa.gr, sa.secret = nonce, public, secret
+				done(now, true)
 			}
-			sa.nr, sa.gr, sa.secret = nonce, public, secret
-			done(now, true)
-		}
+		},
+		alive:   func() bool { return sa.state == stateComputing },
+		refused: refused,
 	})
 	if !ok {
 		sa.state = before
+		sa.enter(penFirst)
 	}
 	return ok
 }
@@ -203,7 +221,7 @@ func (sa *phase1) mainFourth(now time.Time, question []byte) {
 	payloads = append(payloads, sa.natDetection()...)
 	msg := sa.clear(isakmp.Main, payloads)
 	sa.state = stateKE
-	sa.proven()
+	sa.enter(penProven)
 	sa.e.timers.set(&sa.expiry, now.Add(halfOpenTimeout))
 	sa.reply.set(question, msg)
 	sa.send(sa.path, msg)
@@ -268,6 +286,7 @@ func (sa *phase1) wrongSecret(now time.Time, m *message, cause string) {
 	if sa.badAuth++; sa.badAuth > 1 {
 		return
 	}
+	sa.e.failed(now, m.path.Remote.Addr())
 	sa.e.warn(now, cause+": set the same secret on both sides", "remote", m.path.Remote, "peer", sa.peer.Name, "client", sa.vendors.software())
 	sa.e.refuseClear(now, m, isakmp.AuthenticationFailed)
 }
@@ -321,6 +340,10 @@ func (sa *phase1) established(now time.Time, p ipsec.Path, contact bool) {
 		sa.pen.remove(sa)
 	}
 	sa.state = stateEstablished
+	if sa.template != nil {
+		sa.template.proved = true
+		sa.template = nil
+	}
 	sa.path = p
 	sa.since = now
 	sa.ni, sa.nr, sa.gi, sa.gr, sa.saBody = nil, nil, nil, nil, nil

@@ -64,6 +64,7 @@ type phase1 struct {
 	idBody         []byte // the peer's identification payload
 	user           string // whose key it was, where the peer has Keys
 	badAuth        int
+	template       *template // the like of its first message, nil for none
 
 	reply   reply
 	client  *client
@@ -162,6 +163,16 @@ func (e *Engine) first(now time.Time, m *message) {
 		e.drop(DropNoPeer, m.path)
 		return
 	}
+	if e.barred(m.path.Remote.Addr()) {
+		e.drop(DropBarred, m.path)
+		return
+	}
+	hash := templateHash(peer, m)
+	known := e.templates.find(hash)
+	if known != nil && e.loaded() {
+		e.stateless(now, m, known)
+		return
+	}
 	payloads, _, err := isakmp.ParsePayloads(m.Next, m.body(), false)
 	if err != nil {
 		e.drop(DropPayload, m.path, "problem", err)
@@ -211,6 +222,12 @@ func (e *Engine) first(now time.Time, m *message) {
 		sa.aggressiveFirst(now, m, payloads, answer)
 		return
 	}
+	if known == nil && peer != e.dialedPeer(m.path.Remote, false) {
+		if kept, err := isakmp.ParseSA(answer.Append(nil)); err == nil { // answer aliases the message
+			known = e.templates.learn(&template{hash: hash, peer: peer, saBody: sa.saBody, vendors: sa.vendors, chosen: sa.chosen, answer: kept})
+		}
+	}
+	sa.template = known
 	sa.mainFirst(now, m, answer)
 }
 
@@ -221,14 +238,22 @@ func (sa *phase1) register(now time.Time) {
 	e.firsts[sa.first] = sa
 	sa.expiry.fire = sa.expire
 	e.timers.set(&sa.expiry, now.Add(halfOpenTimeout))
-	e.halfOpen[0].admit(sa, e.cfg.HalfOpen)
+	sa.enter(penFirst)
 }
 
-// proven moves a half-open exchange to the list of those whose initiator got our first answer, so that a flood of forged
-// first messages cannot push it out.
-func (sa *phase1) proven() {
-	sa.pen.remove(sa)
-	sa.e.halfOpen[1].admit(sa, sa.e.cfg.HalfOpen)
+// The pens of half-open exchanges.
+const (
+	penFirst   = iota // nothing shows that the initiator is where it says it is
+	penProven         // our cookie has reached it, so that a flood of forged first messages cannot push it out
+	penWorking        // its Diffie-Hellman is waited for; admission bounds them
+)
+
+// enter moves an exchange to another pen.
+func (sa *phase1) enter(pen int) {
+	if sa.pen != nil {
+		sa.pen.remove(sa)
+	}
+	sa.e.halfOpen[pen].admit(sa, sa.e.cfg.HalfOpen)
 }
 
 // expire ends an exchange that did not finish in time, or an ISAKMP SA at the end of its life.

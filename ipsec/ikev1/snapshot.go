@@ -46,7 +46,9 @@ type Snapshot struct {
 	SAs      []SASnapshot   // both directions of every child, by age
 	Clients  int
 	HalfOpen int
-	Drops    map[string]uint64 // messages ignored, by reason; only reasons that occurred
+	// Stateless is how many first messages were answered without keeping anything.
+	Stateless uint64
+	Drops     map[string]uint64 // messages ignored, by reason; only reasons that occurred
 }
 
 // PeerSnapshot is one ISAKMP SA.
@@ -98,7 +100,7 @@ type SASnapshot struct {
 // Snapshot describes the engine.
 func (e *Engine) Snapshot(now time.Time) Snapshot {
 	s := Snapshot{
-		Clients: len(e.clients), HalfOpen: e.halfOpen[0].order.Len() + e.halfOpen[1].order.Len(), Drops: make(map[string]uint64),
+		Clients: len(e.clients), HalfOpen: e.halfOpen[0].order.Len() + e.halfOpen[1].order.Len() + e.halfOpen[2].order.Len(), Stateless: e.answers, Drops: make(map[string]uint64),
 	}
 	for why, n := range e.drops {
 		if n > 0 {
