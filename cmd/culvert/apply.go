@@ -20,6 +20,7 @@ func (d *daemon) apply(now time.Time, cfg *config.Config) {
 		log.Warn(w.String())
 	}
 	d.cfg = cfg
+	d.bans.lift()
 	if err := d.logs.Reconfigure(cfg.Log); err != nil {
 		log.Error("log settings not changed", "error", err)
 	}

@@ -65,6 +65,7 @@ type daemon struct {
 	l2tp       *l2tp.Engine      // tunnels and sessions
 
 	users *aaa.Local   // who may log in, and what they get
+	bans  *bans        // who may not even try, for a while
 	netif *netif.Netif // interfaces, addresses, routes
 	dns   *resolvConf  // the name servers that the servers we call tell
 
@@ -111,6 +112,7 @@ func runDaemon(ctx context.Context, c *invocation) int {
 		dns:      newResolvConf("/etc/resolv.conf"),
 	}
 	log := d.logger("system")
+	d.bans = newBans(log, d.connected)
 	for _, w := range cfg.Warnings {
 		log.Warn(w.String())
 	}
@@ -211,6 +213,9 @@ func (d *daemon) openIPsec() (err error) {
 		Keepalive:  func(p ipsec.Path) { d.natt.Keepalive(p) },
 		Rand:       d.rand,
 		Offload:    d.offload,
+		Workers:    runtime.GOMAXPROCS(0),
+		Failed:     d.bans.failed,
+		Barred:     d.bans.barred,
 		Log:        log,
 		PeerUp:     d.clientUp,
 		PeerDown:   d.clientDown,
@@ -218,8 +223,16 @@ func (d *daemon) openIPsec() (err error) {
 	})
 	d.loop.add(d.ike)
 	d.natt.Serve(func(p ipsec.Path, msg []byte) {
+		offer := d.loop.offer
+		if ikev1.Begins(msg) {
+			offer = d.loop.offerFirst
+			if len(d.loop.first) == firstSize { // not even copied
+				d.loop.dropped.Add(1)
+				return
+			}
+		}
 		msg = append([]byte(nil), msg...)
-		d.loop.offer(func(now time.Time) { d.ike.Receive(now, p, msg) })
+		offer(func(now time.Time) { d.ike.Receive(now, p, msg) })
 	})
 	d.esp.Serve(func(ev ipsec.Event) {
 		d.loop.post(func(now time.Time) { d.backendEvent(now, ev) })

@@ -16,6 +16,7 @@ type core interface {
 // drops when the loop is flooded (the protocols retransmit), finished work by post, which waits.
 type loop struct {
 	net   chan func(now time.Time)
+	first chan func(now time.Time) // what strangers begin with, behind everything else
 	done  chan func(now time.Time)
 	cores map[core]struct{}
 	// dropped counts datagrams that arrived faster than the loop could take them.
@@ -27,9 +28,13 @@ type loop struct {
 // inboxSize bounds what a flood can queue: 256 datagrams of an MTU each are 400 KB at the worst.
 const inboxSize = 256
 
+// firstSize is short: what waits in there longer than a moment has been sent again.
+const firstSize = 64
+
 func newLoop() *loop {
 	return &loop{
 		net:   make(chan func(time.Time), inboxSize),
+		first: make(chan func(time.Time), firstSize),
 		done:  make(chan func(time.Time), inboxSize),
 		cores: make(map[core]struct{}),
 	}
@@ -43,6 +48,18 @@ func (l *loop) remove(c core) { delete(l.cores, c) }
 func (l *loop) offer(f func(now time.Time)) bool {
 	select {
 	case l.net <- f:
+		return true
+	default:
+		l.dropped.Add(1)
+		return false
+	}
+}
+
+// offerFirst queues what a stranger begins with, or drops it: a flood of such must not keep the loop from those who have
+// begun already.
+func (l *loop) offerFirst(f func(now time.Time)) bool {
+	select {
+	case l.first <- f:
 		return true
 	default:
 		l.dropped.Add(1)
@@ -90,6 +107,8 @@ func (l *loop) run(until func(now time.Time) bool) {
 			l.take(f)
 		case f := <-l.net:
 			l.take(f)
+		case f := <-l.first:
+			l.take(f)
 		case <-timer.C:
 		}
 		l.drain()
@@ -113,6 +132,12 @@ func (l *loop) drain() {
 		}
 		select {
 		case f := <-l.net:
+			l.take(f)
+			continue
+		default:
+		}
+		select {
+		case f := <-l.first:
 			l.take(f)
 		default:
 			return

@@ -44,6 +44,29 @@ func TestLoopTicksAtDeadlines(t *testing.T) {
 	})
 }
 
+// What strangers begin with waits for everything else, and does not fill the room of the others.
+func TestLoopStrangersLast(t *testing.T) {
+	l := newLoop()
+	var order []string
+	say := func(s string) func(time.Time) { return func(time.Time) { order = append(order, s) } }
+	for range firstSize {
+		if !l.offerFirst(say("first")) {
+			t.Fatal("refused with room left")
+		}
+	}
+	if l.offerFirst(say("too many")) || l.dropped.Load() != 1 {
+		t.Error("there is no bound")
+	}
+	if !l.offer(say("net")) {
+		t.Error("strangers fill the room of the others")
+	}
+	l.post(say("done"))
+	l.drain()
+	if len(order) != firstSize+2 || order[0] != "done" || order[1] != "net" {
+		t.Errorf("order %v", order[:2])
+	}
+}
+
 func TestLoopDropsWhatItCannotTake(t *testing.T) {
 	l := newLoop()
 	for range inboxSize {

@@ -58,6 +58,9 @@ func (d *daemon) sessionUp(info l2tp.SessionInfo) {
 		}
 		s.ppp, auth = s.dialer.ppp(), nil
 	}
+	if auth != nil {
+		auth = watched{auth, d.bans, info.Tunnel.Peer.Remote.Addr()}
+	}
 	if user := d.keyHolder(info.Tunnel.Peer.Via); user != "" && auth != nil {
 		auth = keyBound{auth, user}
 	}

@@ -110,7 +110,7 @@ func (d *daemon) receiveControl(p l2tp.Peer, msg []byte) {
 	msg = append([]byte(nil), msg...)
 	d.loop.offer(func(now time.Time) {
 		// An SA may carry more than L2TP: what came out of one for a port that is not ours is nothing to us.
-		if d.socks.find(p) != nil {
+		if d.socks.find(p) != nil && !d.bans.barred(now, p.Remote.Addr()) {
 			d.l2tp.Receive(now, p, msg)
 		}
 	})

@@ -253,6 +253,7 @@ func (s source) IPsecStatistics() (rows []console.Counter) {
 			ike = s.d.ike.Snapshot(now)
 			rows = append(rows, console.Counter{Name: "ike-clients", Value: uint64(ike.Clients)},
 				console.Counter{Name: "ike-half-open", Value: uint64(ike.HalfOpen)},
+				console.Counter{Name: "ike-stateless", Value: ike.Stateless},
 				console.Counter{Name: "ike-sas", Value: uint64(len(ike.SAs))})
 		}
 		for _, name := range slices.Sorted(maps.Keys(ike.Drops)) {

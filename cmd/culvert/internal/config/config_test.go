@@ -584,6 +584,21 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// Who may not knock is not answered by IKE either, however the peer is written.
+func TestAllowedAddress(t *testing.T) {
+	for _, extra := range []string{"", "[ipsec.peer.l2tp-in]\nexchange-mode = \"main\"\n"} {
+		c := mustParse(t, server+"allowed-address = [\"192.0.2.0/24\"]\n"+extra)
+		want := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		if !slices.Equal(c.IPsec.Peers[0].Remote, want) || !slices.Equal(c.Server.L2TP.Allowed, want) {
+			t.Errorf("IKE %v, L2TP %v", c.IPsec.Peers[0].Remote, c.Server.L2TP.Allowed)
+		}
+	}
+	c := mustParse(t, server+"allowed-address = [\"192.0.2.0/24\"]\n[ipsec.peer.l2tp-in]\naddress = [\"198.51.100.0/24\"]\n")
+	if want := netip.MustParsePrefix("198.51.100.0/24"); c.IPsec.Peers[0].Remote[0] != want {
+		t.Errorf("an address of the peer's own: %v", c.IPsec.Peers[0].Remote)
+	}
+}
+
 // A key for each user makes the one for all unnecessary; users that are disabled have none.
 func TestUserKeys(t *testing.T) {
 	c := mustParse(t, `

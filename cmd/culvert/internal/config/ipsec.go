@@ -191,7 +191,7 @@ func (r *reader) ipsec(root *table, c *Config) {
 				return
 			}
 			if !given {
-				p.Remote = everywhere()
+				p.Remote = knockers(c)
 			}
 		case !given:
 			t.fail("address", `is missing: write the networks of the peer, such as ["198.51.100.7"]`)
@@ -205,11 +205,7 @@ func (r *reader) ipsec(root *table, c *Config) {
 		list = append(list, p)
 	})
 	if dynamic && !slices.ContainsFunc(list, func(p ikev1.Peer) bool { return p.Name == DynamicPeer }) {
-		remote := c.Server.L2TP.Allowed // allowed-address: who may not knock gets no answer from IKE either
-		if len(remote) == 0 {
-			remote = everywhere()
-		}
-		list = append(list, ikev1.Peer{Name: DynamicPeer, Remote: remote, Secret: ipsec.Secret(secret), Keys: keys, Exchange: ikev1.MainL2TP,
+		list = append(list, ikev1.Peer{Name: DynamicPeer, Remote: knockers(c), Secret: ipsec.Secret(secret), Keys: keys, Exchange: ikev1.MainL2TP,
 			Profile: profiles["default"], Proposal: proposals["default"], SendInitialContact: true,
 			ID: known[DynamicPeer].mine, RemoteID: known[DynamicPeer].theirs})
 	}
@@ -227,6 +223,14 @@ func (r *reader) ipsec(root *table, c *Config) {
 		}
 	}
 	t.done()
+}
+
+// knockers are those of allowed-address: who may not knock gets no answer from IKE either.
+func knockers(c *Config) []netip.Prefix {
+	if allowed := c.Server.L2TP.Allowed; len(allowed) > 0 {
+		return allowed
+	}
+	return everywhere()
 }
 
 func everywhere() []netip.Prefix {
