@@ -226,8 +226,7 @@ func (d *daemon) openIPsec() (err error) {
 		offer := d.loop.offer
 		if ikev1.Begins(msg) {
 			offer = d.loop.offerFirst
-			if len(d.loop.first) == firstSize { // not even copied
-				d.loop.dropped.Add(1)
+			if !d.loop.roomForFirst() { // not even copied
 				return
 			}
 		}

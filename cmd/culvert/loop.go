@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -65,6 +66,19 @@ func (l *loop) offerFirst(f func(now time.Time)) bool {
 		l.dropped.Add(1)
 		return false
 	}
+}
+
+// roomForFirst says whether offerFirst would take anything now. It lets the loop run before it says no: where there is
+// one processor, a burst would fill the queue before the loop had seen any of it.
+func (l *loop) roomForFirst() bool {
+	if len(l.first) < firstSize {
+		return true
+	}
+	if runtime.Gosched(); len(l.first) < firstSize {
+		return true
+	}
+	l.dropped.Add(1)
+	return false
 }
 
 // post queues the result of work that must not be lost. The loop itself never posts: it would wait for itself.
