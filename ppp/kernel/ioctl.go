@@ -17,10 +17,11 @@ const device = "/dev/ppp"
 // Constants of include/uapi/linux/ppp-ioctl.h and ppp_defs.h that x/sys has not. The requests themselves are x/sys's:
 // their numbers differ between architectures.
 const (
-	scCCPOpen  = 0x00000040
-	scCCPUp    = 0x00000080
-	scEnableIP = 0x00000100
-	scMustComp = 0x00400000
+	scCCPOpen     = 0x00000040
+	scCCPUp       = 0x00000080
+	scEnableIP    = 0x00000100
+	scLoopTraffic = 0x00000200
+	scMustComp    = 0x00400000
 
 	npModePass = 0
 	npModeDrop = 1

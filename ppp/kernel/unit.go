@@ -25,6 +25,9 @@ type Options struct {
 	IPv6 bool         // let IPv6 packets pass; otherwise they are dropped
 	Net  *netif.Netif // to share; nil opens one for this unit
 
+	// Standby is the interface to use, already made; its name stays. Nil: one is made, and goes with the channel.
+	Standby *Standby
+
 	newUnit bool // PPPIOCNEWUNIT even where rtnetlink could
 }
 
@@ -34,6 +37,8 @@ type Unit struct {
 	number int
 	iface  *netif.Interface
 	net    *netif.Netif // ours to close, or nil
+
+	standby *Standby // whose interface it is; nil when it is the unit's own
 }
 
 // OpenUnit makes the interface, still down and without addresses, and joins the channel to it. A taken name is
@@ -51,6 +56,13 @@ func (c *Channel) OpenUnit(o Options) (*Unit, error) {
 		return nil, ErrClosed
 	case c.unit.Load() != nil:
 		return nil, errors.New("ppp channel: a unit is open already")
+	}
+	if o.Standby != nil {
+		u, err := o.Standby.join(c, o)
+		if err == nil {
+			c.unit.Store(u)
+		}
+		return u, err
 	}
 	u := &Unit{}
 	if o.Net == nil {
@@ -78,16 +90,36 @@ func (c *Channel) OpenUnit(o Options) (*Unit, error) {
 	return u, nil
 }
 
-func (u *Unit) open(c *Channel, o Options) (err error) {
-	fd, err := openDevice()
+func (u *Unit) open(c *Channel, o Options) error {
+	fd, err := u.create(o)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil && fd >= 0 {
-			unix.Close(fd) // the interface goes with it
-		}
-	}()
+	if err = prepare(fd, o); err == nil {
+		err = c.connect(u.number)
+	}
+	if err != nil {
+		unix.Close(fd) // the interface goes with it
+		return err
+	}
+	// The poller and the reader come last: a unit without a channel reads as ended.
+	u.file, err = pollable(fd)
+	return err
+}
+
+// create makes the interface and returns the descriptor that it lives by.
+func (u *Unit) create(o Options) (fd int, err error) {
+	if fd, err = openDevice(); err != nil {
+		return -1, err
+	}
+	if err := u.name(fd, o); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func (u *Unit) name(fd int, o Options) (err error) {
 	err = netif.ErrNoPPPLink
 	if !o.newUnit {
 		err = o.Net.CreatePPP(o.Name, fd)
@@ -113,10 +145,13 @@ func (u *Unit) open(c *Channel, o Options) (err error) {
 		return err
 	}
 	if rename {
-		if err := u.iface.Rename(o.Name); err != nil {
-			return err
-		}
+		return u.iface.Rename(o.Name)
 	}
+	return nil
+}
+
+// prepare sets what a link wants of its unit.
+func prepare(fd int, o Options) error {
 	if o.MRU > 0 {
 		if err := setInt(fd, unix.PPPIOCSMRU, o.MRU); err != nil {
 			return fmt.Errorf("PPPIOCSMRU: %w", err)
@@ -135,20 +170,25 @@ func (u *Unit) open(c *Channel, o Options) (err error) {
 			return fmt.Errorf("PPPIOCSNPMODE: %w", err)
 		}
 	}
-	err = control(c.file, func(channel int) error { return setInt(channel, unix.PPPIOCCONNECT, u.number) })
+	return nil
+}
+
+// connect joins the channel to a unit.
+func (c *Channel) connect(unit int) error {
+	err := control(c.file, func(channel int) error { return setInt(channel, unix.PPPIOCCONNECT, unit) })
 	if is(err, unix.ENXIO) {
 		return ErrGone
 	} else if err != nil {
 		return fmt.Errorf("PPPIOCCONNECT: %w", err)
 	}
-	// The poller and the reader come last: a unit without a channel reads as ended.
-	u.file, err = pollable(fd)
-	fd = -1
-	return err
+	return nil
 }
 
-// close removes the interface.
+// close removes the interface, or leaves it to the standby that it belongs to.
 func (u *Unit) close() error {
+	if u.standby != nil {
+		return u.standby.leave(u)
+	}
 	err := u.file.Close()
 	if u.net != nil {
 		err = errors.Join(err, u.net.Close())
@@ -192,6 +232,11 @@ func (u *Unit) SetMPPE(transmit bool, bits uint32, key []byte) error {
 		return fmt.Errorf("ppp unit %s: an MPPE start key of %d octets, not 16", u.Name(), len(key))
 	}
 	option := append([]byte{optionMPPE, optionLen, byte(bits >> 24), byte(bits >> 16), byte(bits >> 8), byte(bits)}, key...)
+	if u.standby != nil { // CCP is the kernel's to watch: control frames have to pass the unit
+		if err := u.standby.pass(u); err != nil {
+			return err
+		}
+	}
 	d := optionData{ptr: &option[0], length: uint32(len(option))}
 	if transmit {
 		d.transmit = 1

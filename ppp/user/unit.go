@@ -20,14 +20,18 @@ type Options struct {
 	IPv6 bool         // let IPv6 packets pass; otherwise they are dropped
 	Net  *netif.Netif // to share; nil opens one for this unit
 
+	// Standby is the interface to use, already made; its name stays. Nil: one is made, and goes with the channel.
+	Standby *Standby
+
 	plain bool // no offloads even where the kernel has them
 }
 
-// Unit is a link's upper half, the network interface. It lives until its Channel is closed.
+// Unit is a link's upper half, the network interface. It lives until its Channel is closed, or its Standby.
 type Unit struct {
-	channel *Channel
+	channel *Channel // of a unit without a standby
+	standby *Standby
 	tun     *tun
-	ipv6    bool
+	ipv6    atomic.Bool
 	iface   *netif.Interface
 	net     *netif.Netif // ours to close, or nil
 	opened  time.Time
@@ -61,7 +65,15 @@ func (c *Channel) OpenUnit(o Options) (*Unit, error) {
 	case c.unit.Load() != nil:
 		return nil, errors.New("ppp channel: a unit is open already")
 	}
-	u := &Unit{channel: c, ipv6: o.IPv6, opened: time.Now()}
+	if o.Standby != nil {
+		u, err := o.Standby.join(c, o)
+		if err == nil {
+			c.unit.Store(u)
+		}
+		return u, err
+	}
+	u := &Unit{channel: c, opened: time.Now()}
+	u.ipv6.Store(o.IPv6)
 	if o.Net == nil {
 		n, err := netif.New()
 		if err != nil {
@@ -106,13 +118,13 @@ func (u *Unit) read() {
 			u.batch = nil
 		}
 		switch {
-		case u.channel.isClosed():
+		case u.isClosed():
 			return
 		case err != nil, u.readErr == unix.EBADFD: // the poller tells of nothing else
-			u.channel.fail(fmt.Errorf("ppp unit %s: %w", u.tun.name, netif.ErrGone))
+			u.fail(fmt.Errorf("ppp unit %s: %w", u.tun.name, netif.ErrGone))
 			return
 		case u.readErr != 0:
-			u.channel.fail(fmt.Errorf("ppp unit %s: read: %w", u.tun.name, u.readErr))
+			u.fail(fmt.Errorf("ppp unit %s: read: %w", u.tun.name, u.readErr))
 			return
 		}
 	}
@@ -121,7 +133,7 @@ func (u *Unit) read() {
 // sendBatch sends what has gathered and makes room.
 func (u *Unit) sendBatch() {
 	b := u.batch
-	if b.count > 0 && !u.channel.isClosed() {
+	if c := u.carrier(b); b.count > 0 && c != nil && !c.isClosed() {
 		octets := 0
 		for _, f := range b.frames[:b.count] {
 			octets += len(f) - Headroom - 2
@@ -130,7 +142,7 @@ func (u *Unit) sendBatch() {
 		u.txBytes.Add(uint64(octets))
 		u.lastTx.Store(int64(time.Since(u.opened)))
 		// Lower counts its errors; there is nobody to tell for a packet that is lost.
-		_ = u.channel.lower.SendBatch(b.frames[:b.count], Headroom)
+		_ = c.lower.SendBatch(b.frames[:b.count], Headroom)
 	}
 	b.reset()
 }
@@ -144,7 +156,7 @@ func (u *Unit) protocolOf(packet []byte) (uint16, bool) {
 	case 4:
 		return protocolIPv4, true
 	case 6:
-		return protocolIPv6, u.ipv6
+		return protocolIPv6, u.ipv6.Load()
 	}
 	return 0, false
 }
@@ -242,8 +254,38 @@ func (u *Unit) release() {
 	}
 }
 
-// close removes the interface.
+// isClosed says that the reader has nothing more to do.
+func (u *Unit) isClosed() bool {
+	if u.standby != nil {
+		return u.standby.isClosed()
+	}
+	return u.channel.isClosed()
+}
+
+// fail tells the link that its interface has ended.
+func (u *Unit) fail(err error) {
+	c := u.channel
+	if u.standby != nil {
+		c = u.standby.channel()
+	}
+	if c != nil {
+		c.fail(err)
+	}
+}
+
+// carrier is what carries the packets of a batch; nil when they are to be held, and then they have been.
+func (u *Unit) carrier(b *batch) *Channel {
+	if u.standby != nil {
+		return u.standby.carrier(b)
+	}
+	return u.channel
+}
+
+// close removes the interface, or leaves it to the standby that it belongs to.
 func (u *Unit) close() error {
+	if u.standby != nil {
+		return u.standby.leave(u)
+	}
 	err := u.tun.file.Close()
 	u.mu.Lock()
 	u.stopped, u.join.n = true, 0
@@ -279,7 +321,7 @@ func (u *Unit) Stats() (netif.Stats, error) {
 
 // Idle tells for how long no packet of a network layer was sent, and none received, in whole seconds.
 func (u *Unit) Idle() (xmit, recv time.Duration, err error) {
-	if u.channel.isClosed() {
+	if u.isClosed() {
 		return 0, 0, ErrClosed
 	}
 	now := time.Since(u.opened)
