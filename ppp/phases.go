@@ -78,9 +78,6 @@ func (l *Link) authProgress() {
 		l.terminate(Cause{CauseEncryption, "MPPE is demanded, and is not spoken here"})
 		return
 	}
-	if g.SessionTimeout > 0 {
-		l.session = l.now.Add(g.SessionTimeout)
-	}
 	if l.env.OpenUnit == nil {
 		l.networkPhase()
 		return
@@ -120,6 +117,9 @@ func (l *Link) ownGrant() *aaa.Grant {
 
 // networkPhase brings the network protocols up (RFC 1661 section 3.6).
 func (l *Link) networkPhase() {
+	if t := l.grant.SessionTimeout; t > 0 { // OpenUnit may have set it
+		l.session = l.now.Add(t)
+	}
 	l.unitReady = true
 	g := l.grant
 	if !g.UseIPv6 {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"culvert/l2tp"
@@ -21,7 +22,8 @@ type pppChannel interface {
 	Serve(recv func(frame []byte)) error
 	Send(frame []byte) error
 	Close() error
-	openUnit(name string, mru int, ipv6 bool, net *netif.Netif) (pppUnit, error)
+	// openUnit makes the interface, or takes the standby one where there is one.
+	openUnit(name string, mru int, ipv6 bool, net *netif.Netif, s standby) (pppUnit, error)
 }
 
 // pppUnit is the upper half: the network interface.
@@ -34,14 +36,43 @@ type pppUnit interface {
 
 type kernelChannel struct{ *pppkernel.Channel }
 
-func (c kernelChannel) openUnit(name string, mru int, ipv6 bool, net *netif.Netif) (pppUnit, error) {
-	return c.OpenUnit(pppkernel.Options{Name: name, MRU: mru, IPv6: ipv6, Net: net})
+func (c kernelChannel) openUnit(name string, mru int, ipv6 bool, net *netif.Netif, s standby) (pppUnit, error) {
+	o := pppkernel.Options{Name: name, MRU: mru, IPv6: ipv6, Net: net}
+	o.Standby, _ = s.(*pppkernel.Standby)
+	return c.OpenUnit(o)
 }
 
 type userChannel struct{ *pppuser.Channel }
 
-func (c userChannel) openUnit(name string, mru int, ipv6 bool, net *netif.Netif) (pppUnit, error) {
-	return c.OpenUnit(pppuser.Options{Name: name, MRU: mru, IPv6: ipv6, Net: net})
+func (c userChannel) openUnit(name string, mru int, ipv6 bool, net *netif.Netif, s standby) (pppUnit, error) {
+	o := pppuser.Options{Name: name, MRU: mru, IPv6: ipv6, Net: net}
+	o.Standby, _ = s.(*pppuser.Standby)
+	return c.OpenUnit(o)
+}
+
+// standby is an interface that waits for a link, and holds what is sent through it meanwhile.
+type standby interface {
+	Interface() *netif.Interface
+	// Carry lets packets pass: the held ones first, those from the one address with the other in its place.
+	Carry(from, to netip.Addr) error
+	Forget()
+	Close() error
+}
+
+// openStandby makes one; wanted is called for each packet that is held.
+func (d *daemon) openStandby(name string, wanted func()) (standby, error) {
+	if d.path.l2tp == inUserspace {
+		s, err := pppuser.OpenStandby(pppuser.Options{Name: name, Net: d.netif}, wanted)
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
+	}
+	s, err := pppkernel.OpenStandby(pppkernel.Options{Name: name, Net: d.netif}, wanted)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 var errSessionLost = errors.New("the session ended before PPP could start")

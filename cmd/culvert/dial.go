@@ -48,6 +48,8 @@ type dialer struct {
 	giveUp  time.Time // when its last acknowledgement is waited for no longer
 	session *session  // until nothing of it is left
 
+	demand // with dial-on-demand
+
 	problem string // that IKE told before it ended the call
 	refused bool   // the server has answered, and will not have us
 	reason  string // why the last attempt or connection ended
@@ -57,6 +59,8 @@ type dialStage uint8
 
 const (
 	dialWaiting   dialStage = iota // for the next attempt
+	dialArming                     // the interface that waits for a packet is being set up
+	dialArmed                      // waiting for a packet
 	dialResolving                  // the server's name
 	dialSecuring                   // by IKE
 	dialCalling                    // by L2TP
@@ -128,7 +132,11 @@ func (dl *dialer) Deadline() time.Time {
 func (dl *dialer) Tick(now time.Time) {
 	switch dl.stage {
 	case dialWaiting:
-		if dl.redial.due(now) {
+		switch {
+		case !dl.redial.due(now):
+		case dl.cfg.DialOnDemand && !(dl.armed() && dl.traffic):
+			dl.arm(now)
+		default:
 			dl.begin(now)
 		}
 	case dialEnding:
@@ -147,6 +155,10 @@ func (dl *dialer) begin(now time.Time) {
 	dl.attempt++
 	attempt, cfg := dl.attempt, dl.cfg
 	dl.log.Debug("dialing", "server", cfg.ConnectTo)
+	if dl.known.remote.IsValid() { // by now the routes lead through the tunnel
+		dl.secure(now, dl.known.local, dl.known.remote)
+		return
+	}
 	var local, remote netip.Addr
 	dl.lane.do(func() (err error) {
 		local, remote, err = resolve(cfg.ConnectTo, cfg.SrcAddress, attempt)
@@ -360,14 +372,16 @@ func (dl *dialer) profile() aaa.Profile { return dl.d.cfg.AAA.Profiles[dl.cfg.Pr
 func (dl *dialer) grant(g *aaa.Grant) {
 	p := dl.profile()
 	g.Interface, g.Profile, g.OnUp, g.OnDown = dl.cfg.Name, dl.cfg.Profile, p.OnUp, p.OnDown
+	g.SessionTimeout, g.IdleTimeout = p.SessionTimeout, p.IdleTimeout
 	if dl.cfg.AddDefaultRoute {
-		g.Routes = append(g.Routes, aaa.Route{Dst: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Metric: dl.cfg.DefaultRouteDistance})
+		g.Routes = append(g.Routes, aaa.Route{Dst: everything, Metric: dl.cfg.DefaultRouteDistance})
 	}
 }
 
 // connected: the link is up.
 func (dl *dialer) connected(now time.Time, info ppp.Info) {
 	dl.redial.connected(now)
+	dl.traffic = false
 	s := dl.session
 	dl.log.Info("connected", "server", s.l2tp.Tunnel.Peer.Remote, "user", info.User, "interface", s.unit.Name(),
 		"local-address", info.Network.Local, "remote-address", info.Network.Remote, "mtu", info.Network.MTU, "ipsec", dl.mark != 0)
@@ -426,7 +440,9 @@ func (dl *dialer) settle(now time.Time) {
 		dl.socket = nil
 	}
 	dl.local, dl.remote = netip.AddrPort{}, netip.Addr{}
-	dl.again(now)
+	if dl.disarm(now) {
+		dl.again(now)
+	}
 }
 
 // again arranges what comes after the end.
@@ -439,6 +455,9 @@ func (dl *dialer) again(now time.Time) {
 		delete(dl.d.dialers, dl.cfg.Name)
 	case !reflect.DeepEqual(*dl.want, dl.cfg):
 		dl.cfg, dl.redial = *dl.want, redial{at: now}
+	case dl.idle:
+		dl.redial = redial{at: now}
+		dl.log.Info("hung up, waiting for packets", "reason", dl.reason)
 	default:
 		dl.redial.failed(now, dl.refused, rand.Float64())
 		dl.log.Warn("not connected: "+dl.reason, "server", dl.cfg.ConnectTo, "again-in", dl.redial.at.Sub(now).Round(100*time.Millisecond))
@@ -456,6 +475,9 @@ func (dl *dialer) explainPPP(c ppp.Cause) string {
 		return "the server wants another way to log in than `allow` names (" + c.String() + ")"
 	case ppp.CauseNoCarrier:
 		return "the session below ended: " + c.Text
+	case ppp.CauseIdleTimeout:
+		dl.idle = true
+		return "no packets for the profile's idle-timeout"
 	case ppp.CauseKeepalive:
 		return "the server has fallen silent (" + c.Text + ")"
 	case ppp.CauseNoAnswer:
@@ -484,6 +506,8 @@ func (dl *dialer) status(now time.Time) string {
 	switch dl.stage {
 	case dialWaiting:
 		return "disconnected"
+	case dialArming, dialArmed:
+		return "waiting for packets"
 	case dialEnding:
 		return "terminating"
 	case dialLink:

@@ -35,6 +35,8 @@ type callConfig struct {
 	Password string // labPassword when empty
 	Extra    string // more lines of the client's table
 	Absent   bool   // the server is not started
+	Tables   string // more tables
+	Path     labPath
 }
 
 func (c callConfig) toml() string {
@@ -49,7 +51,8 @@ func (c callConfig) toml() string {
 	if c.Plain {
 		ipsec = ""
 	}
-	return fmt.Sprintf("[l2tp.client.l2tp-out1]\nconnect-to = %q\nuser = %q\npassword = %q\n%s%s\n", labServer, labUser, password, ipsec, c.Extra)
+	return fmt.Sprintf("[system]\ndata-path = %q\n[l2tp.client.l2tp-out1]\nconnect-to = %q\nuser = %q\npassword = %q\n%s%s\n%s", c.Path.setting(), labServer,
+		labUser, password, ipsec, c.Extra, c.Tables)
 }
 
 func newCallRig(t *testing.T, l *lab.L, c callConfig) *callRig {
@@ -70,7 +73,9 @@ func newCallRig(t *testing.T, l *lab.L, c callConfig) *callRig {
 		r.wire = r.internet.Capture("far", func(p lab.Packet) bool { return !p.IKE() })
 	}
 	r.pristine = r.state()
+	c.Path.prepare(r.near)
 	r.Culvert = l.Culvert(r.near, c.toml())
+	c.Path.check(t, l, r.Culvert)
 	return r
 }
 
@@ -214,10 +219,81 @@ const callSize = 10 << 20
 // TestLabClient calls strongSwan + xl2tpd + pppd.
 func TestLabClient(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab.L) {
-		t.Run("direct", func(t *testing.T) { calls(t, l.Sub(t), callConfig{}, "esp aes-256-cbc/sha1", 1420) })
-		t.Run("NAT", func(t *testing.T) { calls(t, l.Sub(t), callConfig{NAT: true}, "esp aes-256-cbc/sha1", 1404) })
-		t.Run("plain", func(t *testing.T) { calls(t, l.Sub(t), callConfig{Plain: true}, "", 1450) })
+		t.Run("direct", func(t *testing.T) { callsDirect(t, l.Sub(t), pathKernel) })
+		t.Run("NAT", func(t *testing.T) { callsNAT(t, l.Sub(t), pathKernel) })
+		t.Run("plain", func(t *testing.T) { callsPlain(t, l.Sub(t), pathKernel) })
+		t.Run("on demand", func(t *testing.T) { callsOnDemand(t, l.Sub(t), pathKernel) })
 	}, lab.Timeout(6*time.Minute))
+}
+
+func callsDirect(t *testing.T, l *lab.L, path labPath) {
+	calls(t, l, callConfig{Path: path}, "esp aes-256-cbc/sha1", 1420)
+}
+
+func callsNAT(t *testing.T, l *lab.L, path labPath) {
+	calls(t, l, callConfig{Path: path, NAT: true}, "esp aes-256-cbc/sha1", 1404)
+}
+
+func callsPlain(t *testing.T, l *lab.L, path labPath) {
+	calls(t, l, callConfig{Path: path, Plain: true}, "", 1450)
+}
+
+// callsOnDemand: nothing happens until a packet wants through the tunnel, which is not lost; without packets it is hung
+// up, and waits again.
+func callsOnDemand(t *testing.T, l *lab.L, path labPath) {
+	c := callConfig{Path: path, Extra: "dial-on-demand = true\nprofile = \"demand\"\nadd-default-route = true\n",
+		Tables: "[ppp.profile.demand]\nidle-timeout = \"4s\"\n"}
+	r := newCallRig(t, l, c)
+	host := r.near.Host("host", "192.168.55.2") // behind the client
+	r.near.Forward()
+	r.internet.IP("route add 192.168.55.0/24 via 198.51.100.1 dev near") // answers to the host come back outside
+	r.near.IP("route replace default via 198.51.100.254 dev eth0 metric 50", "route del default via 198.51.100.254 dev eth0 metric 0")
+	waits := func() {
+		t.Helper()
+		var m lab.Row
+		if !l.WaitFor(patience, func() bool { m = r.monitor(); return m.String("status") == "waiting for packets" }) {
+			t.Fatalf("does not wait for packets: %v", m)
+		}
+		if routes := r.near.Run("ip", "route", "get", "1.2.3.4"); !strings.Contains(routes, "dev l2tp-out1") {
+			t.Errorf("the way out: %s", routes)
+		}
+		if routes := r.near.Run("ip", "route"); !strings.Contains(routes, "10.112.112.112") {
+			t.Errorf("no placeholder:\n%s", routes)
+		}
+		if !l.WaitFor(20*time.Second, func() bool { return r.near.IPsecState() == "" && len(r.far.Interfaces("ppp")) == 0 }) {
+			t.Errorf("waits with SAs\n%s", r.near.IPsecState())
+		}
+	}
+	first := func(from *lab.Node) {
+		t.Helper()
+		p, err := from.StartPing(farInner, time.Hour, 56)
+		l.Must(err, "ping")
+		start := time.Now()
+		if !l.WaitFor(patience, func() bool { _, got := p.Counts(); return got == 1 }) {
+			t.Errorf("the first packet is lost: %v", r.monitor())
+		}
+		t.Logf("the first packet is answered after %.2f s", time.Since(start).Seconds())
+		p.Stop()
+	}
+	if waits(); t.Failed() {
+		return
+	}
+	if ike := r.monitor().Int("attempts"); ike != 0 {
+		t.Errorf("%d attempts without a packet", ike)
+	}
+	first(r.near)
+	waits()
+	first(host)
+	waits()
+	r.configure(callConfig{Path: path, Extra: "disabled = true"}.toml())
+	if !l.WaitFor(20*time.Second, func() bool { return len(r.near.Interfaces("l2tp-out1")) == 0 }) {
+		t.Error("the interface outlives its client")
+	}
+	r.Signal(syscall.SIGTERM)
+	if err := r.Wait(30 * time.Second); err != nil {
+		t.Errorf("culvert: %v", err)
+	}
+	r.secret()
 }
 
 // calls takes a connection through its life: up, traffic, off and on by the configuration, and a goodbye that leaves

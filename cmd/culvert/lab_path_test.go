@@ -77,6 +77,9 @@ var scenarios = []struct {
 	{"server killed", serverKilled},
 	{"shutdown", shutdown},
 	{"rekey", rekey},
+	{"calls", callsDirect},
+	{"calls behind a NAT", callsNAT},
+	{"calls on demand", callsOnDemand},
 }
 
 // Each path has one guest for all of them.

@@ -147,10 +147,10 @@ func (s *session) openUnit(g *aaa.Grant, done func(now time.Time, err error)) {
 		s.dialer.grant(g)
 	}
 	s.grant = g
-	mru := s.ppp.MRU
+	mru, standby := s.ppp.MRU, s.standby()
 	var unit pppUnit
 	s.lane.do(func() (err error) {
-		unit, err = s.channel.openUnit(g.Interface, mru, g.UseIPv6, s.d.netif)
+		unit, err = s.channel.openUnit(g.Interface, mru, g.UseIPv6, s.d.netif, standby)
 		return err
 	}, func(now time.Time, err error) {
 		if err == nil {
@@ -166,7 +166,7 @@ func (s *session) ipUp(n ppp.Network, done func(now time.Time, err error)) {
 	for _, r := range s.grant.Routes {
 		routes = append(routes, netif.Route{Dst: r.Dst, Gateway: r.Gateway, Metric: r.Metric})
 	}
-	iface := s.unit.Interface()
+	iface, standby := s.unit.Interface(), s.standby()
 	outside := s.l2tp.Tunnel.Peer.Remote.Addr()
 	if s.dialer != nil && (!n.Remote.IsValid() || n.Remote == outside) {
 		n.Remote = standIn // servers out there give none, or the one that the tunnel itself has to reach
@@ -181,6 +181,9 @@ func (s *session) ipUp(n ppp.Network, done func(now time.Time, err error)) {
 		// A route that cannot be added is the operator's to mend; it does not cost the user the link.
 		if err := iface.SetRoutes(routes); err != nil {
 			s.log.Warn("a route of the user's secret could not be added", "user", s.grant.User, "error", err)
+		}
+		if standby != nil {
+			return standby.Carry(placeholder, n.Local)
 		}
 		return nil
 	}, done)
@@ -197,10 +200,21 @@ func (s *session) pin(server netip.Addr) (err error) {
 	return err
 }
 
+// standby is the interface that a call on demand uses.
+func (s *session) standby() standby {
+	if s.dialer == nil {
+		return nil
+	}
+	return s.dialer.standby
+}
+
 func (s *session) ipDown() {
-	iface := s.unit.Interface()
+	iface, standby := s.unit.Interface(), s.standby()
 	s.lane.do(func() error {
-		err := iface.Down()
+		var err error
+		if standby == nil { // which goes on without the link
+			err = iface.Down()
+		}
 		if s.unpin != nil {
 			err = errors.Join(err, s.unpin())
 			s.unpin = nil

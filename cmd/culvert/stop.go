@@ -56,7 +56,7 @@ func (d *daemon) stopped(now time.Time) bool {
 		*st = stopping{closingTunnels, now.Add(tunnelGoodbye)}
 		d.l2tp.Close(now)
 	case closingTunnels:
-		if !late && (len(d.sessions) > 0 || !d.l2tp.Drained()) {
+		if !late && (len(d.sessions) > 0 || len(d.dialers) > 0 || !d.l2tp.Drained()) {
 			return false
 		}
 		st.stage = closed

@@ -132,7 +132,10 @@ func (c *Channel) Send(frame []byte) error {
 			}
 			return ErrNoUnit
 		}
-		file = u.file
+		// What is sent through a unit on standby comes back as traffic does.
+		if u.standby == nil || !u.standby.loops.Load() {
+			file = u.file
+		}
 	}
 	_, err := file.Write(frame)
 	switch {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"culvert/ppp/netif"
 
@@ -20,6 +21,7 @@ import (
 type Standby struct {
 	unit   *Unit // the interface without a link
 	wanted func()
+	loops  atomic.Bool // the kernel gives us what is sent through it
 
 	mu     sync.Mutex
 	link   *Unit    // while a channel is joined
@@ -56,6 +58,7 @@ func (s *Standby) idle(fd int) error {
 	if err := changeFlags(fd, scLoopTraffic, scCCPOpen|scCCPUp|scMustComp); err != nil {
 		return err
 	}
+	s.loops.Store(true)
 	return prepare(fd, Options{})
 }
 
@@ -112,13 +115,21 @@ func (s *Standby) pass(u *Unit) error {
 	if s.link != u || s.carry {
 		return nil
 	}
+	return s.unloop()
+}
+
+// unloop makes the kernel send what goes through the interface.
+func (s *Standby) unloop() error {
 	err := control(s.unit.file, func(fd int) error { return changeFlags(fd, 0, scLoopTraffic) })
+	if err == nil {
+		s.loops.Store(false)
+	}
 	return err
 }
 
 func (s *Standby) let(from, to netip.Addr) error {
 	s.held.Readdress(from, to)
-	if err := control(s.unit.file, func(fd int) error { return changeFlags(fd, 0, scLoopTraffic) }); err != nil {
+	if err := s.unloop(); err != nil {
 		return err
 	}
 	s.carry = true

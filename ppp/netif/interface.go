@@ -132,6 +132,17 @@ func (i *Interface) EnableIPv6(local, remote netip.Addr, acceptRA bool) error {
 	return nil
 }
 
+// DisableIPv6 switches IPv6 off again, and its addresses go.
+func (i *Interface) DisableIPv6() error {
+	i.n.mu.Lock()
+	defer i.n.mu.Unlock()
+	if err := i.sysctl6("disable_ipv6", "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return i.fail("switch IPv6 off", err)
+	}
+	i.ipv6, i.peer6 = false, netip.Addr{}
+	return nil
+}
+
 // sysctl6 writes one IPv6 switch of the interface, unless it stands so already.
 func (i *Interface) sysctl6(key, value string) error {
 	path := filepath.Join("/proc/sys/net/ipv6/conf", i.name, key)

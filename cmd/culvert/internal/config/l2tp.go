@@ -275,7 +275,7 @@ func (r *reader) client(name string, t *table, c *Config) Client {
 		asks bool
 		what feature
 	}{{"connect-to", x.VRF != "", featureVRF}, {"l2tp-proto-version", x.ProtoVersion != "l2tpv2", featureClientV3},
-		{"dial-on-demand", x.DialOnDemand, featureDemand}, {"mrru", x.MRRU != 0, featureMultilink}, {"allow-fast-path", x.AllowFastPath, featureFastPath}} {
+		{"mrru", x.MRRU != 0, featureMultilink}, {"allow-fast-path", x.AllowFastPath, featureFastPath}} {
 		if f.asks {
 			t.unsupported(f.key, f.what)
 		}

@@ -17,7 +17,6 @@ const (
 	featureMultilink feature = "multilink PPP (mrru)"
 	featureFastPath  feature = "RouterOS's fast path; packets take the kernel's own"
 	featureV3        feature = "L2TPv3"
-	featureDemand    feature = "dialling on demand: the tunnel is dialled at once, and kept up"
 	featureVRF       feature = "VRFs: this tunnel is not dialled"
 	featureClientV3  feature = "L2TPv3: this tunnel is not dialled"
 	featureEther     feature = "Ethernet over L2TPv3: this tunnel is not made"
