@@ -48,14 +48,15 @@ type daemon struct {
 
 	path dataPath // who moves the packets; does not change
 
-	natt    *natt.Conns         // UDP 500 and 4500; like the rest of these, nil without IPsec
-	esp     sealer              // the next, or the one after it
-	xfrm    *xfrm.Backend       // ESP in the kernel
-	userESP userESP             // ESP in this process
-	crypto  *hwcrypto.Providers // what does its ciphers
-	portmap *portmap.Table      // tells clients behind one NAT apart for the kernel's L2TP; nil also without nf_tables
-	ike     *ikev1.Engine       // who may have an SA
-	suites  []ipsec.Suite       // what ESP can do
+	natt    *natt.Conns            // UDP 500 and 4500; like the rest of these, nil without IPsec
+	vrfs    map[string]*natt.Conns // the same in VRFs that we call from
+	esp     sealer                 // the next, or the one after it
+	xfrm    *xfrm.Backend          // ESP in the kernel
+	userESP userESP                // ESP in this process
+	crypto  *hwcrypto.Providers    // what does its ciphers
+	portmap *portmap.Table         // tells clients behind one NAT apart for the kernel's L2TP; nil also without nf_tables
+	ike     *ikev1.Engine          // who may have an SA
+	suites  []ipsec.Suite          // what ESP can do
 
 	mask       uint32            // of packet marks that are ours; does not change
 	socks      sockets           // UDP 1701: control messages, and data where L2TP is ours
@@ -209,8 +210,8 @@ func (d *daemon) openIPsec() (err error) {
 	d.suites = d.esp.Suites()
 	d.ike = ikev1.New(d.ikeConfig(d.cfg), ikev1.Env{
 		Backend:    d.ipsecBackend(),
-		Send:       func(p ipsec.Path, msg []byte) { d.natt.Send(p, msg) },
-		Keepalive:  func(p ipsec.Path) { d.natt.Keepalive(p) },
+		Send:       func(p ipsec.Path, msg []byte) { d.conns(p).Send(p, msg) },
+		Keepalive:  func(p ipsec.Path) { d.conns(p).Keepalive(p) },
 		Rand:       d.rand,
 		Offload:    d.offload,
 		Workers:    runtime.GOMAXPROCS(0),
@@ -222,17 +223,7 @@ func (d *daemon) openIPsec() (err error) {
 		DialFailed: d.dialFailed,
 	})
 	d.loop.add(d.ike)
-	d.natt.Serve(func(p ipsec.Path, msg []byte) {
-		offer := d.loop.offer
-		if ikev1.Begins(msg) {
-			offer = d.loop.offerFirst
-			if !d.loop.roomForFirst() { // not even copied
-				return
-			}
-		}
-		msg = append([]byte(nil), msg...)
-		offer(func(now time.Time) { d.ike.Receive(now, p, msg) })
-	})
+	d.natt.Serve(d.receiveIKE)
 	d.esp.Serve(func(ev ipsec.Event) {
 		d.loop.post(func(now time.Time) { d.backendEvent(now, ev) })
 	})
@@ -240,6 +231,19 @@ func (d *daemon) openIPsec() (err error) {
 		d.serveUserESP()
 	}
 	return nil
+}
+
+// receiveIKE hands on a message of the key exchange; msg is valid only during the call.
+func (d *daemon) receiveIKE(p ipsec.Path, msg []byte) {
+	offer := d.loop.offer
+	if ikev1.Begins(msg) {
+		offer = d.loop.offerFirst
+		if !d.loop.roomForFirst() { // not even copied
+			return
+		}
+	}
+	msg = append([]byte(nil), msg...)
+	offer(func(now time.Time) { d.ike.Receive(now, p, msg) })
 }
 
 // sealer is ESP: the kernel's, or our own.
@@ -334,7 +338,7 @@ func (d *daemon) openL2TP() (err error) {
 		return nil // the clients open what they need
 	}
 	for _, addr := range d.cfg.Server.Listen {
-		_, err := d.listen(addr)
+		_, err := d.listen(addr, "")
 		if errors.Is(err, unix.EAFNOSUPPORT) && addr.Addr() == netip.IPv6Unspecified() {
 			log.Info("the kernel has no IPv6, L2TP listens on IPv4 alone")
 			continue

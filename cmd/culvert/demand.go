@@ -56,11 +56,13 @@ func (dl *dialer) arm(now time.Time) {
 			if err = made.Interface().SetRoutes(nil); err != nil {
 				return err
 			}
-			if local, remote, err = resolve(cfg.ConnectTo, cfg.SrcAddress, attempt); err != nil {
+			if local, remote, err = resolve(cfg, attempt); err != nil {
 				return err
 			}
-			if pinned, err = d.netif.Pin(remote); err != nil {
-				return err
+			if cfg.VRF == "" {
+				if pinned, err = d.netif.Pin(remote); err != nil {
+					return err
+				}
 			}
 		}
 		if cfg.AddDefaultRoute {

@@ -11,7 +11,10 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"culvert/cmd/culvert/internal/config"
 	"culvert/ipsec"
@@ -92,6 +95,7 @@ func (d *daemon) reconcile(now time.Time) {
 			dl.end(now, "its settings have changed")
 		}
 	}
+	d.leaveVRFs()
 	for name, c := range want {
 		if d.dialers[name] == nil {
 			dl := &dialer{d: d, cfg: *c, want: c, log: d.logger("l2tp").With("client", name), lane: lane{l: d.loop}}
@@ -161,7 +165,7 @@ func (dl *dialer) begin(now time.Time) {
 	}
 	var local, remote netip.Addr
 	dl.lane.do(func() (err error) {
-		local, remote, err = resolve(cfg.ConnectTo, cfg.SrcAddress, attempt)
+		local, remote, err = resolve(cfg, attempt)
 		return err
 	}, func(now time.Time, err error) {
 		switch {
@@ -175,7 +179,8 @@ func (dl *dialer) begin(now time.Time) {
 }
 
 // resolve finds an address of the server, another one with each attempt, and the one of ours that packets to it leave by.
-func resolve(host string, src netip.Addr, attempt int) (local, remote netip.Addr, err error) {
+func resolve(cfg config.Client, attempt int) (local, remote netip.Addr, err error) {
+	host, src := cfg.ConnectTo, cfg.SrcAddress
 	ctx, cancel := context.WithTimeout(context.Background(), resolveTime)
 	defer cancel()
 	family := "ip"
@@ -199,6 +204,12 @@ func resolve(host string, src netip.Addr, attempt int) (local, remote netip.Addr
 	}
 	// Connecting a UDP socket sends nothing: it asks the routing table.
 	dialer := net.Dialer{LocalAddr: from}
+	if cfg.VRF != "" {
+		dialer.Control = func(_, _ string, raw syscall.RawConn) (err error) {
+			cerr := raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), cfg.VRF) })
+			return errors.Join(err, cerr)
+		}
+	}
 	conn, err := dialer.DialContext(ctx, "udp", netip.AddrPortFrom(remote, l2tpPort).String())
 	if err != nil {
 		return local, remote, fmt.Errorf("no way to the server: %w: see that the address and the route are there", err)
@@ -215,6 +226,10 @@ func (dl *dialer) secure(now time.Time, local, remote netip.Addr) {
 		return
 	}
 	dl.remote = remote
+	if err := d.enterVRF(dl.cfg.VRF); err != nil {
+		dl.end(now, err.Error())
+		return
+	}
 	if err := dl.openSocket(local); err != nil {
 		dl.end(now, err.Error())
 		return
@@ -225,13 +240,14 @@ func (dl *dialer) secure(now time.Time, local, remote netip.Addr) {
 	}
 	dl.stage, dl.by = dialSecuring, now.Add(secureTime)
 	call := ikev1.Dial{
-		Peer:      ikev1.NewServer(dl.cfg.Name, ipsec.Secret(dl.cfg.IPsecSecret)),
+		Peer:      dl.peer(),
+		ID:        dl.cfg.Peer.ID,
 		Path:      ipsec.Path{Local: netip.AddrPortFrom(local, ikePort), Remote: netip.AddrPortFrom(remote, ikePort)},
 		LocalPort: dl.local.Port(),
 	}
 	if dl.second() {
 		// Under one identity the server would take the second call for the first one begun anew.
-		call.ID, call.Peer.SendInitialContact = "keyid:"+dl.cfg.Name, false
+		call.ID, call.Peer.SendInitialContact = cmp.Or(call.ID, "keyid:"+dl.cfg.Name), false
 	}
 	mark, err := d.ike.Dial(now, call)
 	if err != nil {
@@ -246,6 +262,21 @@ func (dl *dialer) secure(now time.Time, local, remote netip.Addr) {
 }
 
 const ikePort = 500
+
+// peer is the server, without the suites that our ESP cannot do.
+func (dl *dialer) peer() ikev1.Peer {
+	p := dl.cfg.Peer
+	if all := p.Proposal.Suites; len(all) > 0 {
+		p.Proposal.Suites = slices.DeleteFunc(slices.Clone(all), func(s ipsec.Suite) bool {
+			return !slices.ContainsFunc(dl.d.suites, func(k ipsec.Suite) bool { return sameAlgorithms(k, s) })
+		})
+		if len(p.Proposal.Suites) == 0 {
+			dl.log.Error("none of the proposal's algorithms can be done here: load the modules of one, or name others", "proposal", all)
+			p.Proposal.Suites = all
+		}
+	}
+	return p
+}
 
 // secured: the SAs stand.
 func (dl *dialer) secured(now time.Time, info ikev1.ClientInfo) {
@@ -291,10 +322,13 @@ func (dl *dialer) openSocket(local netip.Addr) (err error) {
 	d := dl.d
 	dl.local = netip.AddrPortFrom(local, l2tpPort)
 	if dl.second() {
-		return dl.openOwn(local) // the kernel tells tunnels apart by their addresses and ports
+		return dl.openOwn(netip.AddrPortFrom(local, 0)) // the kernel tells tunnels apart by their addresses and ports
+	}
+	if dl.cfg.VRF != "" {
+		return dl.openOwn(dl.local)
 	}
 	if !dl.cfg.UseIPsec && protection(d.cfg) == l2tp.ProtectionRequired && slices.Contains(d.ports(), l2tpPort) {
-		return dl.openOwn(local) // nothing passes 1701 in the clear, by order of the server's settings
+		return dl.openOwn(netip.AddrPortFrom(local, 0)) // nothing passes 1701 in the clear, by order of the server's settings
 	}
 	peer := l2tp.Peer{Local: dl.local, Remote: netip.AddrPortFrom(dl.remote, l2tpPort)}
 	if s := d.socks.find(peer); s != nil {
@@ -307,15 +341,15 @@ func (dl *dialer) openSocket(local netip.Addr) (err error) {
 	if local.Is6() {
 		everywhere = netip.IPv6Unspecified()
 	}
-	if _, err := d.listen(netip.AddrPortFrom(everywhere, l2tpPort)); err != nil {
+	if _, err := d.listen(netip.AddrPortFrom(everywhere, l2tpPort), ""); err != nil {
 		dl.log.Info("UDP port 1701 is not to be had, calling from another", "error", err)
-		return dl.openOwn(local)
+		return dl.openOwn(netip.AddrPortFrom(local, 0))
 	}
 	return nil
 }
 
-func (dl *dialer) openOwn(local netip.Addr) (err error) {
-	if dl.socket, err = dl.d.listen(netip.AddrPortFrom(local, 0)); err != nil {
+func (dl *dialer) openOwn(local netip.AddrPort) (err error) {
+	if dl.socket, err = dl.d.listen(local, dl.cfg.VRF); err != nil {
 		return err
 	}
 	dl.local = dl.socket.LocalAddr()
@@ -453,6 +487,7 @@ func (dl *dialer) again(now time.Time) {
 		dl.log.Info("not dialled any more", "reason", dl.reason)
 		dl.d.loop.remove(dl)
 		delete(dl.d.dialers, dl.cfg.Name)
+		dl.d.leaveVRFs()
 	case !reflect.DeepEqual(*dl.want, dl.cfg):
 		dl.cfg, dl.redial = *dl.want, redial{at: now}
 	case dl.idle:

@@ -194,7 +194,7 @@ var standIn = netip.AddrFrom4([4]byte{10, 112, 112, 112})
 
 // pin keeps the way to the server as it is, before a default route through the tunnel would send the tunnel into itself.
 func (s *session) pin(server netip.Addr) (err error) {
-	if s.dialer != nil && s.dialer.cfg.AddDefaultRoute && s.unpin == nil {
+	if s.dialer != nil && s.dialer.cfg.AddDefaultRoute && s.dialer.cfg.VRF == "" && s.unpin == nil {
 		s.unpin, err = s.d.netif.Pin(server)
 	}
 	return err

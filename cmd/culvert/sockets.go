@@ -2,10 +2,13 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"culvert/ipsec"
 	"culvert/l2tp"
@@ -27,14 +30,15 @@ func (s *sockets) all() []*sock.Socket {
 
 func (s *sockets) set(list []*sock.Socket) { s.list.Store(&list) }
 
-// find returns the socket that listens where the peer sent to, or nil.
-func (s *sockets) find(p l2tp.Peer) *sock.Socket {
+// find returns the socket that listens where the peer sent to, or nil. One of that address alone goes before one of all:
+// it may be in a VRF, or a call's own.
+func (s *sockets) find(p l2tp.Peer) (found *sock.Socket) {
 	for _, x := range s.all() {
-		if covers(x.LocalAddr(), p) {
-			return x
+		if covers(x.LocalAddr(), p) && (found == nil || found.LocalAddr().Addr().IsUnspecified()) {
+			found = x
 		}
 	}
-	return nil
+	return found
 }
 
 func (s *sockets) close() {
@@ -52,8 +56,8 @@ func covers(local netip.AddrPort, p l2tp.Peer) bool {
 
 // listen opens a socket and takes it in. Where ESP is our own, marks come with what it delivers: one that a datagram of
 // the socket's carries means nothing.
-func (d *daemon) listen(addr netip.AddrPort) (*sock.Socket, error) {
-	s, err := sock.Open(sock.Options{Listen: addr, Reuse: true, Marks: d.path.esp == inKernel, Data: d.userL2TP != nil, Control: d.expose})
+func (d *daemon) listen(addr netip.AddrPort, vrf string) (*sock.Socket, error) {
+	s, err := sock.Open(sock.Options{Listen: addr, Reuse: true, Marks: d.path.esp == inKernel, Data: d.userL2TP != nil, Control: d.socketIn(vrf)})
 	if err != nil {
 		return nil, err
 	}
@@ -86,6 +90,18 @@ func (d *daemon) blind(s *sock.Socket) bool { return d.path.esp == inKernel && !
 
 var errNoMarks = errors.New("this kernel does not tell by which SA a datagram came (SO_RCVMARK): Linux 5.19 or later is needed for use-ipsec")
 
+// socketIn prepares a socket: in a VRF, if one is named.
+func (d *daemon) socketIn(vrf string) func(fd int) error {
+	return func(fd int) error {
+		if vrf != "" {
+			if err := unix.BindToDevice(fd, vrf); err != nil {
+				return fmt.Errorf("VRF %s: %w: see that it exists (ip link show type vrf)", vrf, err)
+			}
+		}
+		return d.expose(fd)
+	}
+}
+
 // expose lets the sockets see cleartext where the kernel would drop it for us: the L2TP engine refuses it as strictly,
 // and can say who it was.
 func (d *daemon) expose(fd int) error {
@@ -97,11 +113,16 @@ func (d *daemon) expose(fd int) error {
 
 // protect binds a tunnel's own socket to the SA it was born in: the kernel then drops, packet by packet, what comes to it
 // by any other way.
-func (d *daemon) protect(fd int, via l2tp.Via) error {
-	if via == 0 || d.xfrm == nil {
+func (d *daemon) protect(fd int, p l2tp.Peer) error {
+	if dl := d.dialerAt(p); dl != nil && dl.cfg.VRF != "" {
+		if err := unix.BindToDevice(fd, dl.cfg.VRF); err != nil {
+			return err
+		}
+	}
+	if p.Via == 0 || d.xfrm == nil {
 		return nil
 	}
-	return d.xfrm.ProtectSocket(fd, ipsec.Mark(via))
+	return d.xfrm.ProtectSocket(fd, ipsec.Mark(p.Via))
 }
 
 // receiveControl hands on a control message; msg is valid only during the call.

@@ -103,6 +103,7 @@ func (d *daemon) closeIPsec() {
 		d.esp, d.xfrm = nil, nil
 	}
 	d.closePortmap() // after the SAs that it serves
+	d.closeVRFs()
 	if d.natt != nil {
 		d.natt.Close()
 		d.natt = nil

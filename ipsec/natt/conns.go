@@ -36,7 +36,10 @@ type Options struct {
 	// this process: recv with each packet, flush when those that arrived together have been handed over. Both are called
 	// from the socket's goroutine; recv must not keep the slice. Without ESP such datagrams are counted and dropped.
 	ESP func() (recv func(p ipsec.Path, datagram []byte), flush func())
-	Log *slog.Logger
+	// Device is the VRF that the sockets are in, empty for none. Sockets of the same ports outside of it have to be shared
+	// before (Conns.Share).
+	Device string
+	Log    *slog.Logger
 }
 
 // Stats count datagrams since Open.
@@ -99,7 +102,7 @@ func Open(o Options) (*Conns, error) {
 	for _, addr := range listen {
 		addr = addr.Unmap()
 		for _, port := range []uint16{o.IKEPort, o.NATTPort} {
-			s, err := c.listen(netip.AddrPortFrom(addr, port), port == o.NATTPort, o.Encap)
+			s, err := c.listen(netip.AddrPortFrom(addr, port), port == o.NATTPort, o)
 			if err != nil && optional6 && addr.Is6() && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
 				o.Log.Info("the kernel has no IPv6, IKE listens on IPv4 alone")
 				continue
@@ -114,14 +117,21 @@ func Open(o Options) (*Conns, error) {
 	return c, nil
 }
 
-func (c *Conns) listen(at netip.AddrPort, natt, encap bool) (*sock, error) {
+func (c *Conns) listen(at netip.AddrPort, natt bool, o Options) (*sock, error) {
 	network := "udp4"
 	if at.Addr().Is6() {
 		network = "udp6" // for a literal address Go sets IPV6_V6ONLY by the network's name
 	}
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
-		cerr := raw.Control(func(fd uintptr) { err = c.prepare(int(fd), at.Addr().Is6(), natt && encap) })
+		cerr := raw.Control(func(fd uintptr) {
+			if o.Device != "" {
+				if err = enter(int(fd), o.Device); err != nil {
+					return
+				}
+			}
+			err = c.prepare(int(fd), at.Addr().Is6(), natt && o.Encap)
+		})
 		return errors.Join(cerr, err)
 	}}
 	pc, err := lc.ListenPacket(context.Background(), network, at.String())
@@ -176,6 +186,31 @@ func (c *Conns) prepare(fd int, v6, encap bool) error {
 		c.log.Log(context.Background(), level, "IKE has no bypass around IPsec policies: a policy for all UDP would hold it up", "err", err)
 	}
 	return nil
+}
+
+// enter puts a socket into a VRF.
+func enter(fd int, device string) error {
+	if err := unix.BindToDevice(fd, device); err != nil {
+		return fmt.Errorf("VRF %s: %w: see that it exists (ip link show type vrf)", device, err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return fmt.Errorf("SO_REUSEADDR: %w", err)
+	}
+	return nil
+}
+
+// Share lets sockets of the same ports be opened in a VRF: until then nobody else can have the ports.
+func (c *Conns) Share() error {
+	var errs []error
+	for _, s := range c.socks {
+		raw, err := s.conn.SyscallConn()
+		if err == nil {
+			cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
+			err = errors.Join(err, cerr)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // Close closes every socket. A callback that is running is not waited for: it may itself be waiting for the caller.

@@ -118,7 +118,7 @@ func TestKernelDataPath(t *testing.T) {
 			var protected l2tp.Via
 			plane := New(Options{
 				Receive: func(p l2tp.Peer, b []byte) { in <- control{p, string(b)} },
-				Protect: func(fd int, via l2tp.Via) error { protected = via; return nil },
+				Protect: func(fd int, p l2tp.Peer) error { protected = p.Via; return nil },
 			})
 			defer plane.Close()
 			at := func(port int) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr(host), uint16(port)) }

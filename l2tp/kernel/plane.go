@@ -16,8 +16,9 @@ import (
 
 // Options of a Plane.
 type Options struct {
-	// Protect is called with a tunnel's socket before it is bound, so that IPsec policy can be attached to it. May be nil.
-	Protect func(fd int, via l2tp.Via) error
+	// Protect is called with a tunnel's socket before it is bound, so that IPsec policy can be attached to it, or a VRF. May
+	// be nil.
+	Protect func(fd int, p l2tp.Peer) error
 	// Receive gets what a tunnel's socket receives and the kernel does not take: the peer's control messages, which no
 	// longer reach the shared socket. It is called on one goroutine per tunnel; msg is valid only during the call.
 	Receive func(p l2tp.Peer, msg []byte)
@@ -82,7 +83,7 @@ func (p *Plane) OpenTunnel(s l2tp.TunnelSpec) error {
 	}
 	var prepare func(fd int) error
 	if p.opt.Protect != nil {
-		prepare = func(fd int) error { return p.opt.Protect(fd, s.Peer.Via) }
+		prepare = func(fd int) error { return p.opt.Protect(fd, s.Peer) }
 	}
 	socket, err := p.sys.tunnelSocket(s.Peer.Local, s.Peer.Remote, uint32(s.Peer.Via), prepare)
 	if err != nil {

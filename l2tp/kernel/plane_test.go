@@ -144,8 +144,8 @@ func TestSockaddr(t *testing.T) {
 func TestLifeOfASession(t *testing.T) {
 	f := newFake()
 	var protected []string
-	p := newPlane(Options{Protect: func(fd int, via l2tp.Via) error {
-		protected = append(protected, fmt.Sprint(fd, via))
+	p := newPlane(Options{Protect: func(fd int, p l2tp.Peer) error {
+		protected = append(protected, fmt.Sprint(fd, p.Via))
 		return nil
 	}}, f)
 	if err := p.OpenSession(call); !errors.Is(err, ErrNoTunnel) {
@@ -217,7 +217,7 @@ func TestNothingLeaks(t *testing.T) {
 			f := newFake()
 			o := Options{}
 			if step == "protect" {
-				o.Protect = func(int, l2tp.Via) error { return boom }
+				o.Protect = func(int, l2tp.Peer) error { return boom }
 			}
 			p := newPlane(o, f)
 			f.fail[step] = boom

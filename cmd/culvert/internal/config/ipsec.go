@@ -149,9 +149,16 @@ func (r *reader) ipsec(root *table, c *Config) {
 		}
 	}
 	profiles := map[string]ikev1.Profile{"default": DefaultProfile()}
-	t.sub("profile").each("profile", func(name string, t *table) { profiles[name] = r.phase1(t) })
 	proposals := map[string]ikev1.Proposal{"default": DefaultProposal()}
-	t.sub("proposal").each("proposal", func(name string, t *table) { proposals[name] = r.phase2(t) })
+	calls := newCalls()
+	t.sub("profile").each("profile", func(name string, t *table) {
+		profiles[name] = r.phase1(t)
+		calls.profiles[name] = callProfile(t, profiles[name])
+	})
+	t.sub("proposal").each("proposal", func(name string, t *table) {
+		proposals[name] = r.phase2(t)
+		calls.proposals[name] = callProposal(t, proposals[name])
+	})
 
 	server := &table{r: r, path: []string{"l2tp", "server"}, m: root.sub("l2tp").sub("server").m}
 	var secret string
@@ -183,6 +190,13 @@ func (r *reader) ipsec(root *table, c *Config) {
 		p, given := r.peer(name, t, profiles, proposals)
 		id, hasIdentity := known[name]
 		p.ID, p.RemoteID = id.mine, id.theirs
+		if c.client(name) != nil {
+			calls.peers[name] = p
+			if given {
+				t.warn("address", "not used: connect-to in [l2tp.client.%s] says where the server is", quoteKey(name))
+			}
+			return
+		}
 		switch {
 		case name == DynamicPeer:
 			p.Secret, p.Keys = ipsec.Secret(secret), keys
@@ -209,8 +223,9 @@ func (r *reader) ipsec(root *table, c *Config) {
 			Profile: profiles["default"], Proposal: proposals["default"], SendInitialContact: true,
 			ID: known[DynamicPeer].mine, RemoteID: known[DynamicPeer].theirs})
 	}
+	r.calls(c, t, calls, known)
 	for name := range known {
-		if name != DynamicPeer && !peers.has(name) {
+		if name != DynamicPeer && !peers.has(name) && c.client(name) == nil {
 			identities.sub(name).fail("", "belongs to no peer%s", didYouMeanOr(name, append(keysOf(peers.m), DynamicPeer), ": write [ipsec.peer."+quoteKey(name)+"]"))
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"culvert/ipsec/ikev1"
 	"culvert/l2tp"
 	"culvert/ppp"
 	"culvert/ppp/aaa"
@@ -30,6 +31,7 @@ type Client struct {
 	Password             aaa.Password
 	UseIPsec             bool
 	IPsecSecret          l2tp.Secret
+	Peer                 ikev1.Peer // the server, as [ipsec] has it
 	Profile              string
 	Allow                []aaa.Method
 	AddDefaultRoute      bool
@@ -274,7 +276,7 @@ func (r *reader) client(name string, t *table, c *Config) Client {
 		key  string
 		asks bool
 		what feature
-	}{{"connect-to", x.VRF != "", featureVRF}, {"l2tp-proto-version", x.ProtoVersion != "l2tpv2", featureClientV3},
+	}{{"l2tp-proto-version", x.ProtoVersion != "l2tpv2", featureClientV3},
 		{"mrru", x.MRRU != 0, featureMultilink}, {"allow-fast-path", x.AllowFastPath, featureFastPath}} {
 		if f.asks {
 			t.unsupported(f.key, f.what)
@@ -284,7 +286,7 @@ func (r *reader) client(name string, t *table, c *Config) Client {
 }
 
 // Dialled says whether this version dials the tunnel.
-func (x *Client) Dialled() bool { return !x.Disabled && x.ProtoVersion == "l2tpv2" && x.VRF == "" }
+func (x *Client) Dialled() bool { return !x.Disabled && x.ProtoVersion == "l2tpv2" }
 
 func (r *reader) ether(name string, t *table) Ether {
 	x := Ether{Name: name, ProtoVersion: "l2tpv3-udp", MTU: 1420, DigestHash: "md5"}

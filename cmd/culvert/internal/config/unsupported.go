@@ -17,7 +17,6 @@ const (
 	featureMultilink feature = "multilink PPP (mrru)"
 	featureFastPath  feature = "RouterOS's fast path; packets take the kernel's own"
 	featureV3        feature = "L2TPv3"
-	featureVRF       feature = "VRFs: this tunnel is not dialled"
 	featureClientV3  feature = "L2TPv3: this tunnel is not dialled"
 	featureEther     feature = "Ethernet over L2TPv3: this tunnel is not made"
 	featureCerts     feature = "certificates: use a pre-shared key"
