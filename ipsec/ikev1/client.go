@@ -15,10 +15,17 @@ type clientKey struct {
 	remote netip.AddrPort
 	id     string // type and data of the identification payload, without protocol and port
 	user   string // whose key it has, empty for the shared one
+	signed bool   // it has shown a certificate
 }
 
 func keyOf(remote netip.AddrPort, idBody []byte, user string) clientKey {
-	return clientKey{remote, string(idBody[:1]) + string(idBody[4:]), user}
+	return clientKey{remote: remote, id: string(idBody[:1]) + string(idBody[4:]), user: user}
+}
+
+func (sa *phase1) clientKey() clientKey {
+	key := keyOf(sa.path.Remote, sa.idBody, sa.user)
+	key.signed = sa.chosen.method.signed()
+	return key
 }
 
 // client is who is behind one or several ISAKMP SAs, and what the data path knows as one Mark.
@@ -28,6 +35,7 @@ type client struct {
 	key      clientKey
 	path     ipsec.Path
 	idBody   []byte
+	certs    [][]byte // its certificate and those above it, where it has shown one
 	peer     *Peer
 	software string
 	phase1s  []*phase1 // the newest last
@@ -52,7 +60,7 @@ const (
 // attach finds or makes the client of a newly authenticated ISAKMP SA. contact says that the peer announced by an
 // authenticated notification that it has no other (RFC 2407 section 4.6.3.3). False means that there is no room.
 func (e *Engine) attach(now time.Time, sa *phase1, contact bool) bool {
-	key := keyOf(sa.path.Remote, sa.idBody, sa.user)
+	key := sa.clientKey()
 	if contact || sa.vendors.initialContact {
 		sa.contact = contact
 		e.initialContact(now, nil, sa.peer, key, contact)
@@ -129,7 +137,7 @@ func spread(v, mask uint32) (out uint32) {
 func (c *client) adopt(now time.Time, sa *phase1) {
 	sa.client = c
 	c.phase1s = append(c.phase1s, sa)
-	c.peer = sa.peer
+	c.peer, c.certs = sa.peer, sa.certs
 	c.path = sa.path
 	if s := sa.vendors.software(); s != "" {
 		c.software = s
@@ -250,7 +258,7 @@ func (c *client) lastHeard(now time.Time) time.Time {
 // clients whose ISAKMP SA ran out while their children live, so there it takes silence even at the same port.
 func (e *Engine) initialContact(now time.Time, except *client, peer *Peer, key clientKey, sure bool) {
 	for _, c := range e.clients {
-		if c == except || !c.trusts(peer) || c.key.id != key.id || c.key.user != key.user || c.path.Remote.Addr() != key.remote.Addr() {
+		if c == except || !c.trusts(peer) || c.key.id != key.id || c.key.user != key.user || c.key.signed != key.signed || c.path.Remote.Addr() != key.remote.Addr() {
 			continue
 		}
 		if c.outlived(now, c.path.Remote == key.remote, sure) {
@@ -279,7 +287,7 @@ func (sa *phase1) announced(now time.Time) {
 	}
 	sa.contact = true
 	e, c := sa.e, sa.client
-	key := keyOf(sa.path.Remote, sa.idBody, sa.user)
+	key := sa.clientKey()
 	e.initialContact(now, c, sa.peer, key, true)
 	own := c.dial != nil // the server of a call of ours keeps its mark in any case
 	for i := len(c.children) - 1; i >= 0; i-- {

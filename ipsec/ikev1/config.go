@@ -32,8 +32,9 @@ const (
 type Peer struct {
 	Name               string
 	Remote             []netip.Prefix
-	Secret             ipsec.Secret // pre-shared key; may be empty where there are Keys
+	Secret             ipsec.Secret // pre-shared key; may be empty where there are Keys or Credentials
 	Keys               []UserKey    // more pre-shared keys, each one user's own
+	Credentials        *Credentials // certificates; nil for none. With keys as well, the proposal that is chosen decides
 	Exchange           ExchangeMode
 	ID                 string // how we show ourselves, as Dial.ID; empty for the address that the peer dialled
 	RemoteID           string // how the peer has to show itself, as Dial.ID; empty: as Exchange says

@@ -26,13 +26,14 @@ const (
 	DropBackend                   // the data plane refused an SA
 	DropFragment                  // a piece of a message that cannot be put together
 	DropBarred                    // from an address that had the wrong key too often
+	DropCertificate               // a certificate or signature was refused
 	numDrops
 )
 
 var dropNames = [numDrops]string{
 	"header", "too-long", "exchange-type", "no-peer", "unknown-cookie", "payload", "flags", "state", "duplicate", "replay",
 	"decrypt", "hash", "unauthenticated-informational", "proposal", "key-exchange", "busy", "half-open-evicted", "limit",
-	"selector", "backend", "fragment", "barred",
+	"selector", "backend", "fragment", "barred", "certificate",
 }
 
 func (d Drop) String() string { return dropNames[d] }

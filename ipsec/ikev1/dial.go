@@ -26,7 +26,7 @@ type Dial struct {
 	Path ipsec.Path
 	// LocalPort is the UDP port that L2TP will send from; 0 lets the SAs carry any. The server's is 1701.
 	LocalPort uint16
-	// ID is how we show ourselves: empty for our address, "name@domain", "host.domain", an address, or "keyid:" and text.
+	// ID is how we show ourselves where the peer has no Credentials: empty for our address, "name@domain", "host.domain", an address, or "keyid:" and text.
 	ID string
 }
 
@@ -42,18 +42,19 @@ func NewServer(name string, secret ipsec.Secret) Peer {
 type DialCause uint8
 
 const (
-	DialNoAnswer   DialCause = iota + 1 // nothing came back
-	DialSilence                         // the server answered, and then stopped
-	DialRefused                         // it refused with an error that has no cause of its own here
-	DialNoProposal                      // no common phase 1 proposal
-	DialSecret                          // the pre-shared keys differ, or the server has none for us
-	DialNoSuite                         // no common phase 2 proposal
-	DialSelector                        // the server does not let UDP 1701 through its SAs
-	DialBackend                         // our own data plane refuses the SAs
-	DialHungUp                          // the server ended it before the SAs stood
+	DialNoAnswer    DialCause = iota + 1 // nothing came back
+	DialSilence                          // the server answered, and then stopped
+	DialRefused                          // it refused with an error that has no cause of its own here
+	DialNoProposal                       // no common phase 1 proposal
+	DialSecret                           // the pre-shared keys differ, or the server has none for us
+	DialNoSuite                          // no common phase 2 proposal
+	DialSelector                         // the server does not let UDP 1701 through its SAs
+	DialBackend                          // our own data plane refuses the SAs
+	DialHungUp                           // the server ended it before the SAs stood
+	DialCertificate                      // the server's certificate is refused, or it refuses ours
 )
 
-var dialCauses = [...]string{"", "no answer", "silence", "refused", "no common proposal", "secret", "no common suite", "selector", "data plane", "hung up"}
+var dialCauses = [...]string{"", "no answer", "silence", "refused", "no common proposal", "secret", "no common suite", "selector", "data plane", "hung up", "certificate"}
 
 func (c DialCause) String() string {
 	if int(c) < len(dialCauses) {
@@ -125,12 +126,15 @@ func (e *Engine) Dial(now time.Time, d Dial) (ipsec.Mark, error) {
 	case !path.Valid() || local.Is4() != remote.Is4() || local.IsUnspecified() || remote.IsUnspecified() ||
 		local.IsMulticast() || remote.IsMulticast() || path.Remote.Port() == 0 || path.Local.Port() == 0:
 		return 0, errDialPath
-	case len(d.Peer.Secret) == 0:
+	case len(d.Peer.Secret) == 0 && d.Peer.Credentials == nil:
 		return 0, errDialSecret
 	}
 	id, err := parseIdentity(d.ID, local)
 	if err != nil {
 		return 0, err
+	}
+	if cred := d.Peer.Credentials; cred != nil && d.Peer.Exchange != Aggressive {
+		id = cred.ID // what the certificate says, nothing else would be believed
 	}
 	c := &dialing{peer: d.Peer, path: path, port: d.LocalPort, id: id.Append(nil)}
 	c.offers = offers(&c.peer)
@@ -139,7 +143,7 @@ func (e *Engine) Dial(now time.Time, d Dial) (ipsec.Mark, error) {
 		c.suites = commonSuites
 		c.peer.Proposal.Suites = commonSuites
 	}
-	if len(c.offers) == 0 || c.peer.Proposal.PFS != 0 && c.peer.Proposal.PFS.publicLen() == 0 {
+	if len(c.offers) == 0 || c.offers[0][0].method == noMethod || c.peer.Proposal.PFS != 0 && c.peer.Proposal.PFS.publicLen() == 0 {
 		return 0, errDialOffer
 	}
 	c.pfs = c.peer.Proposal.PFS
@@ -217,6 +221,7 @@ func (d *dialing) begin(now time.Time) {
 
 // failed draws the conclusion from a phase 1 that did not come up: another list, later again, or the end of the call.
 func (d *dialing) failed(now time.Time, sa *phase1, err *DialError) {
+	sa.decline()
 	sa.remove()
 	if d.over {
 		return
@@ -285,7 +290,7 @@ func (d *dialing) attach(now time.Time, sa *phase1) {
 		c.move(now, sa.path.Remote)
 		delete(e.byKey, c.key)
 	}
-	c.key, c.idBody = keyOf(sa.path.Remote, sa.idBody, ""), sa.idBody
+	c.key, c.idBody = sa.clientKey(), sa.idBody
 	if e.byKey[c.key] == nil {
 		e.byKey[c.key] = c
 	}

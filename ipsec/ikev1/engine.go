@@ -324,7 +324,8 @@ func (e *Engine) Close(now time.Time) {
 }
 
 // Reconfigure replaces the configuration. Clients stay as they are, under the new settings of their peer, unless their
-// peer is gone or their secret is another; then they are told goodbye. Half-open exchanges are dropped: clients try again.
+// peer is gone, their secret is another or their certificate not trusted any more; then they are told goodbye. Half-open
+// exchanges are dropped: clients try again.
 // What Dial has begun goes on as it was begun.
 func (e *Engine) Reconfigure(now time.Time, cfg Config) {
 	e.at = now
@@ -334,8 +335,8 @@ func (e *Engine) Reconfigure(now time.Time, cfg Config) {
 			continue
 		}
 		p := e.peerNamed(c.peer.Name)
-		if p == nil || !slices.Equal(p.keyOfUser(c.key.user), c.peer.keyOfUser(c.key.user)) {
-			c.goodbye(now, "configuration changed")
+		if why := c.disowned(now, p); why != "" {
+			c.goodbye(now, why)
 			continue
 		}
 		c.peer = p

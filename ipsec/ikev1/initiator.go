@@ -97,7 +97,12 @@ func (sa *phase1) informedEarly(now time.Time, m *message) {
 		return
 	}
 	if m.encrypted() {
-		if sa.state == stateAuth { // it has keys, and they are not ours
+		if sa.state == stateAuth && sa.chosen.method.signed() {
+			if t := sa.refusal(m); t != 0 && sa.refused == 0 {
+				sa.refused = t
+				sa.hasten(now)
+			}
+		} else if sa.state == stateAuth { // it has keys, and they are not ours
 			sa.suspect(now)
 		}
 		return
@@ -144,6 +149,8 @@ func (sa *phase1) problem() *DialError {
 		by = " (" + sa.refused.String() + ")"
 	}
 	switch {
+	case sa.chosen.method.signed() && (sa.state == stateAuth || sa.doubt):
+		err.Cause, err.Reason = DialCertificate, sa.signedProblem(by)
 	case sa.state == stateAuth, sa.doubt:
 		err.Cause = DialSecret
 		err.Reason = "the server does not accept our proof" + by + ": the pre-shared key differs, or the server has none for this address; set the same secret on both sides"
@@ -287,6 +294,7 @@ func (sa *phase1) answeredSA(now time.Time, m *message) {
 			sa.meet(head, path, choice, v)
 			sa.key, sa.gi, sa.ni = key, public, nonce
 			payloads := []isakmp.Payload{{Type: isakmp.PayloadKE, Body: sa.gi}, {Type: isakmp.PayloadNonce, Body: sa.ni}}
+			payloads = append(payloads, sa.certRequests()...)
 			msg := sa.clear(isakmp.Main, append(payloads, sa.natDetection()...))
 			sa.state = stateKE
 			sa.reply.set(question, msg)
@@ -329,15 +337,26 @@ func (sa *phase1) answeredKE(now time.Time, m *message) {
 	v.read(payloads)
 	hashes := natDetections(payloads, sa.natt)
 	path := m.path
+	prove := sa.proving(ke, nr)
 	if !sa.compute(now, func() func(time.Time) {
 		secret, err := sa.key.shared(ke)
+		var proof []byte
+		var unsigned error
+		if err == nil {
+			proof, unsigned = prove(secret)
+		}
 		return func(now time.Time) {
+			if unsigned != nil {
+				sa.dial.failed(now, sa, &DialError{Cause: DialCertificate, Reason: "our key does not sign: " + unsigned.Error()})
+				return
+			}
 			if err != nil {
 				e.drop(DropKE, path, "group", sa.chosen.group)
 				sa.e.timers.set(&sa.retry, now.Add(phase1Retries[0])) // a correct message 4 may still come
 				return
 			}
 			sa.nr, sa.gr, sa.secret, sa.vendors = nr, ke, secret, v
+			sa.proof = proof
 			sa.detectNAT(hashes, path)
 			sa.mainProve(now, question)
 		}
@@ -355,8 +374,11 @@ func (sa *phase1) mainProve(now time.Time, question []byte) {
 	}
 	sa.key = nil
 	sa.float()
-	proof := sa.keys.authHash(sa.gi, sa.gr, sa.id.initiator, sa.id.responder, sa.saBody, sa.dial.id)
-	payloads := []isakmp.Payload{{Type: isakmp.PayloadID, Body: sa.dial.id}, {Type: isakmp.PayloadHash, Body: proof}}
+	payloads := sa.signedProof(sa.dial.id)
+	if !sa.chosen.method.signed() {
+		proof := sa.keys.authHash(sa.gi, sa.gr, sa.id.initiator, sa.id.responder, sa.saBody, sa.dial.id)
+		payloads = []isakmp.Payload{{Type: isakmp.PayloadID, Body: sa.dial.id}, {Type: isakmp.PayloadHash, Body: proof}}
+	}
 	msg, next := sa.sealed(isakmp.Main, 0, sa.iv, append(payloads, sa.firstContact()...))
 	sa.iv = next
 	sa.state = stateAuth
@@ -373,6 +395,10 @@ func (sa *phase1) answeredAuth(now time.Time, m *message) {
 	}
 	if sa.badAuth >= maxBadAuth {
 		e.drop(DropHash, m.path)
+		return
+	}
+	if sa.chosen.method.signed() {
+		sa.signedSixth(now, m)
 		return
 	}
 	plain, next, err := sa.crypt.open(sa.iv, m.body())

@@ -54,6 +54,7 @@ func (h Hash) prf(key []byte, parts ...[]byte) []byte {
 // phase1Keys is what phase 1 leaves behind (RFC 2409 section 5).
 type phase1Keys struct {
 	hash   Hash
+	proof  Hash   // of HASH_I and HASH_R where it is another, 0 where not
 	skeyid []byte // authenticates HASH_I and HASH_R
 	d      []byte // SKEYID_d: KEYMAT of phase 2 comes from it
 	a      []byte // SKEYID_a: authenticates phase 2 and informational messages
@@ -92,7 +93,11 @@ func expandKey(h Hash, e []byte, n int) []byte {
 // authHash is HASH_I or HASH_R (RFC 2409 section 5): mine and his are the public values, saBody the initiator's SA payload
 // and id the identification payload of the side that sends it, both without their generic headers.
 func (k *phase1Keys) authHash(mine, his []byte, myCookie, hisCookie isakmp.Cookie, saBody, id []byte) []byte {
-	return k.hash.prf(k.skeyid, mine, his, myCookie[:], hisCookie[:], saBody, id)
+	h := k.hash
+	if k.proof != 0 {
+		h = k.proof
+	}
+	return h.prf(k.skeyid, mine, his, myCookie[:], hisCookie[:], saBody, id)
 }
 
 // hash1 authenticates the first message of quick mode and informational messages, hash2 the second and hash3 the third

@@ -197,12 +197,16 @@ func (sa *phase1) exchangeKeys(now time.Time, peer []byte, done func(now time.Ti
 func (sa *phase1) derive() error {
 	c, h := sa.chosen.cipher, sa.chosen.hash
 	sa.iv = phase1IV(c, h, sa.gi, sa.gr)
-	if sa.ring() && !sa.aggressive {
+	switch {
+	case sa.chosen.method.signed():
+		sa.keys = deriveSigned(c, h, sa.chosen.method, sa.ni, sa.nr, sa.secret, sa.id.initiator, sa.id.responder)
+	case sa.ring() && !sa.aggressive:
 		return nil // message 5 will show which key it is
+	default:
+		var secret ipsec.Secret
+		secret, sa.user = sa.namedKey()
+		sa.keys = derivePhase1(c, h, secret, sa.ni, sa.nr, sa.secret, sa.id.initiator, sa.id.responder)
 	}
-	var secret ipsec.Secret
-	secret, sa.user = sa.namedKey()
-	sa.keys = derivePhase1(c, h, secret, sa.ni, sa.nr, sa.secret, sa.id.initiator, sa.id.responder)
 	clear(sa.secret) // the keys replace it
 	sa.secret = nil
 	var err error
@@ -218,7 +222,7 @@ func (sa *phase1) mainFourth(now time.Time, question []byte) {
 		return
 	}
 	payloads := []isakmp.Payload{{Type: isakmp.PayloadKE, Body: sa.gr}, {Type: isakmp.PayloadNonce, Body: sa.nr}}
-	payloads = append(payloads, sa.natDetection()...)
+	payloads = append(append(payloads, sa.certRequests()...), sa.natDetection()...)
 	msg := sa.clear(isakmp.Main, payloads)
 	sa.state = stateKE
 	sa.enter(penProven)
@@ -232,6 +236,10 @@ func (sa *phase1) mainFifth(now time.Time, m *message) {
 	e := sa.e
 	if !m.encrypted() {
 		e.drop(DropFlags, m.path)
+		return
+	}
+	if sa.chosen.method.signed() {
+		sa.signedFifth(now, m)
 		return
 	}
 	if sa.crypt == nil {

@@ -59,6 +59,12 @@ func offers(peer *Peer) (lists [][]phase1Choice) {
 		}
 		all = [][]phase1Choice{list}
 	}
+	for i, list := range all {
+		all[i] = slices.Clone(list)
+		for j := range list {
+			all[i][j].method = peer.methods(peer.Exchange == Aggressive)[0]
+		}
+	}
 	for _, list := range all {
 		if peer.Exchange == Aggressive {
 			for _, g := range groupsOf(list) {
@@ -100,7 +106,7 @@ func phase1Offer(list []phase1Choice, lifetime time.Duration) isakmp.SA {
 		}
 		t.Attributes = append(t.Attributes,
 			isakmp.Basic(isakmp.P1Hash, numberOf(hashNumbers, c.hash)), isakmp.Basic(isakmp.P1Group, uint16(c.group)),
-			isakmp.Basic(isakmp.P1AuthMethod, isakmp.MethodPSK),
+			isakmp.Basic(isakmp.P1AuthMethod, numberOf(methodNumbers, c.method)),
 			isakmp.Basic(isakmp.P1LifeType, isakmp.LifeSeconds), isakmp.Variable32(isakmp.P1LifeDuration, seconds(lifetime, defaultLifetime)))
 		p.Transforms = append(p.Transforms, t)
 	}
@@ -164,7 +170,9 @@ func takenPhase1(offered []phase1Choice, lifetime time.Duration, answer isakmp.S
 		return c, false
 	}
 	c.lifetime = min(c.lifetime, time.Duration(seconds(lifetime, defaultLifetime))*time.Second)
-	return c, slices.ContainsFunc(offered, func(x phase1Choice) bool { return x.cipher == c.cipher && x.hash == c.hash && x.group == c.group })
+	return c, slices.ContainsFunc(offered, func(x phase1Choice) bool {
+		return x.cipher == c.cipher && x.hash == c.hash && x.group == c.group && x.method == c.method
+	})
 }
 
 // takenPhase2 is the same for phase 2. The ICV's length and our lifetime are in the offer; a shorter lifetime is obeyed.

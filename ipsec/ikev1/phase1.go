@@ -65,6 +65,10 @@ type phase1 struct {
 	user           string // whose key it was, where the peer has Keys
 	badAuth        int
 	template       *template // the like of its first message, nil for none
+	proof          []byte    // our signature, from when it is made until it is sent
+	certs          [][]byte  // the peer's certificate and those above it, verified
+	trouble        string    // why its certificate or signature was refused
+	farewell       []byte    // IV to say goodbye with to a server that was refused
 
 	reply   reply
 	client  *client
@@ -207,9 +211,9 @@ func (e *Engine) first(now time.Time, m *message) {
 		keLen = len(ke)
 	}
 	var answer isakmp.SA
-	if sa.chosen, answer, ok = choosePhase1(offer, &peer.Profile, keLen); !ok {
+	if sa.chosen, answer, ok = choosePhase1(offer, &peer.Profile, keLen, peer.methods(sa.aggressive)...); !ok {
 		e.drop(DropProposal, m.path)
-		e.warn(now, "no common phase 1 proposal: add one of the offered to the profile's enc-algorithm, hash-algorithm and dh-group",
+		e.warn(now, "no common phase 1 proposal: "+peer.mendProposal(offer, sa.aggressive),
 			"remote", m.path.Remote, "peer", peer.Name, "client", sa.vendors.software(), "offered", describeOffer(offer), "accepted", peer.Profile.describe())
 		e.refuseClear(now, m, isakmp.NoProposalChosen)
 		return

@@ -15,10 +15,18 @@ type phase1Choice struct {
 	cipher   Cipher
 	hash     Hash
 	group    Group
+	method   AuthMethod
 	lifetime time.Duration
 }
 
-func (c phase1Choice) String() string { return fmt.Sprintf("%s/%s/%s", c.cipher, c.hash, c.group) }
+// String does not mention pre-shared keys, which almost everyone has.
+func (c phase1Choice) String() string {
+	s := fmt.Sprintf("%s/%s/%s", c.cipher, c.hash, c.group)
+	if c.method != PreSharedKey {
+		s += "/" + c.method.String()
+	}
+	return s
+}
 
 const (
 	defaultLifetime = 8 * time.Hour // RFC 2407 section 4.5, where an offer names none
@@ -28,9 +36,13 @@ const (
 
 // choosePhase1 picks from an offer the transform that stands first in the profile's order, whatever the initiator's order
 // is, and returns an SA payload that holds it exactly as it was offered. keLen, if not zero, is the length of the public
-// value that has come already: aggressive mode cannot negotiate the group.
-func choosePhase1(offer isakmp.SA, p *Profile, keLen int) (best phase1Choice, answer isakmp.SA, ok bool) {
+// value that has come already: aggressive mode cannot negotiate the group. methods are how the peer may be authenticated,
+// the best first; none stands for pre-shared keys.
+func choosePhase1(offer isakmp.SA, p *Profile, keLen int, methods ...AuthMethod) (best phase1Choice, answer isakmp.SA, ok bool) {
 	bestRank := 0
+	if len(methods) == 0 {
+		methods = []AuthMethod{PreSharedKey}
+	}
 	for _, prop := range offer.Proposals {
 		if prop.Protocol != isakmp.ProtoISAKMP {
 			continue
@@ -41,10 +53,11 @@ func choosePhase1(offer isakmp.SA, p *Profile, keLen int) (best phase1Choice, an
 				continue
 			}
 			cipher, hash, group := slices.Index(p.Ciphers, c.cipher), slices.Index(p.Hashes, c.hash), slices.Index(p.Groups, c.group)
-			if cipher < 0 || hash < 0 || group < 0 {
+			method := slices.Index(methods, c.method)
+			if cipher < 0 || hash < 0 || group < 0 || method < 0 {
 				continue
 			}
-			rank := cipher<<16 | hash<<8 | group
+			rank := method<<24 | cipher<<16 | hash<<8 | group
 			if ok && rank >= bestRank {
 				continue
 			}
@@ -101,7 +114,9 @@ func decodePhase1(t isakmp.Transform) (c phase1Choice, ok bool) {
 		return c, false
 	}
 	c.lifetime, _ = lifetimes(t.Attributes, isakmp.P1LifeType, isakmp.P1LifeDuration)
-	return c, method == isakmp.MethodPSK && c.hash != 0 && c.group.publicLen() != 0
+	known := false
+	c.method, known = methodNumbers[method]
+	return c, known && c.hash != 0 && c.group.publicLen() != 0
 }
 
 var hashNumbers = map[uint64]Hash{

@@ -65,6 +65,7 @@ type PeerSnapshot struct {
 	Cipher             Cipher
 	Hash               Hash
 	Group              Group
+	Auth               AuthMethod
 	NATT               string // "unsupported", "none", "peer", "local" or "both": who is behind a NAT
 	DPD                bool
 	Mark               ipsec.Mark
@@ -129,7 +130,7 @@ func (sa *phase1) snapshot(now time.Time) PeerSnapshot {
 	p := PeerSnapshot{
 		State: sa.state.String(), Role: sa.role(), Initiator: sa.id.initiator.String(), Responder: sa.id.responder.String(),
 		Local: sa.path.Local, Remote: sa.path.Remote, Peer: sa.peer.Name, Software: sa.vendors.software(), Aggressive: sa.aggressive,
-		Cipher: sa.chosen.cipher, Hash: sa.chosen.hash, Group: sa.chosen.group, NATT: sa.natSides(), DPD: sa.vendors.dpd,
+		Cipher: sa.chosen.cipher, Hash: sa.chosen.hash, Group: sa.chosen.group, Auth: sa.chosen.method, NATT: sa.natSides(), DPD: sa.vendors.dpd,
 		Since: sa.since, Expires: sa.expiry.at, RxMessages: sa.rx, TxMessages: sa.tx, DPDFailures: sa.dpd.failures,
 		RemainingLifetime: sa.expiry.at.Sub(now), NegotiatedLifetime: sa.lifetime(),
 	}

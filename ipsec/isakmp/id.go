@@ -173,6 +173,11 @@ func (id ID) text() string {
 	if id.Type == IDFQDN || id.Type == IDUserFQDN {
 		return escaped(id.Data)
 	}
+	if id.Type == IDDERASN1DN {
+		if s, ok := DistinguishedName(id.Data); ok {
+			return s
+		}
+	}
 	return id.Type.String() + ":" + shortHex(id.Data)
 }
 
