@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"culvert/cmd/culvert/internal/config"
 	"culvert/cmd/culvert/internal/control"
@@ -61,6 +62,7 @@ func commands() []command {
 		{"check", "[-c FILE]", "every mistake in FILE with file, line and key; exit status 1 if there is one", runCheck},
 		{"console", "[-e COMMAND] [--json]", "RouterOS-like console of the running daemon", runConsole},
 		{"demo", "", "a server and a client in network namespaces of this machine, traffic through the tunnel, what was seen", runDemo},
+		{"cert", "ca|server|client|revoke|show", "makes certificates for servers and clients; see culvert cert help", nil},
 		{"version", "", "which build this is", runVersion},
 	}
 }
@@ -79,6 +81,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	for _, c := range commands() {
 		if c.name != args[0] {
 			continue
+		}
+		if c.name == "cert" {
+			return runCert(time.Now(), args[1:], stdin, stdout, stderr)
 		}
 		inv := &invocation{stdin: stdin, stdout: stdout, stderr: stderr}
 		inv.flags = flag.NewFlagSet("culvert "+c.name, flag.ContinueOnError)

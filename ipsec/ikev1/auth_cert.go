@@ -191,7 +191,7 @@ func (sa *phase1) signedFifth(now time.Time, m *message) {
 		return
 	}
 	cred, method := sa.peer.Credentials, sa.chosen.method
-	mine := sa.signedID().Append(nil)
+	mine := cred.ID.Append(nil)
 	theirs := sa.keys.authHash(sa.gi, sa.gr, sa.id.initiator, sa.id.responder, sa.saBody, ev.id)
 	ours := sa.keys.authHash(sa.gr, sa.gi, sa.id.responder, sa.id.initiator, sa.saBody, mine)
 	held := *m
@@ -229,9 +229,6 @@ func (sa *phase1) signedFifth(now time.Time, m *message) {
 // signedSixthOut answers message 5.
 func (sa *phase1) signedSixthOut(now time.Time, m *message, ev *evidence, mine []byte) {
 	sa.idBody = ev.id
-	if sa.peer.RemoteID != "" && !sa.identified(now, m) {
-		return
-	}
 	sa.vendors.read(ev.payloads)
 	msg, last := sa.sealed(isakmp.Main, 0, ev.next, sa.signedProof(mine))
 	sa.iv = last
@@ -242,14 +239,6 @@ func (sa *phase1) signedSixthOut(now time.Time, m *message, ev *evidence, mine [
 			"peer", sa.peer.Name, "identity", ev.shown)
 	}
 	sa.established(now, m.path, hasInitialContact(ev.payloads))
-}
-
-// signedID is how we show ourselves with a certificate.
-func (sa *phase1) signedID() isakmp.ID {
-	if sa.peer.ID != "" {
-		return sa.localID(sa.path)
-	}
-	return sa.peer.Credentials.ID
 }
 
 // wanted says whether the authorities that a peer names, if it does, include one of ours: an issuer in our chain.

@@ -23,7 +23,7 @@ type Own struct {
 }
 
 // LoadOwn reads a certificate, with the intermediate ones behind it if there are any, and its private key. more may hold
-// intermediate certificates too. The errors name no file where they concern both.
+// intermediate certificates too. A *KeyError is about the key.
 func LoadOwn(certificate, key string, more []*x509.Certificate) (*Own, error) {
 	b, err := readFile(certificate)
 	if err != nil {
@@ -34,11 +34,11 @@ func LoadOwn(certificate, key string, more []*x509.Certificate) (*Own, error) {
 		return nil, fmt.Errorf("%s %w", certificate, err)
 	}
 	if b, err = readFile(key); err != nil {
-		return nil, err
+		return nil, &KeyError{err}
 	}
 	signer, err := ParseKey(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
+		return nil, &KeyError{fmt.Errorf("%s: %w", key, err)}
 	}
 	for _, c := range certs {
 		if samePublic(c.PublicKey, signer.Public()) {
@@ -47,15 +47,14 @@ func LoadOwn(certificate, key string, more []*x509.Certificate) (*Own, error) {
 			return own, nil
 		}
 	}
-	return nil, &MismatchError{certificate, key}
+	return nil, &KeyError{fmt.Errorf("%s: the key does not belong to the certificate %s: name the one that was made with it", key, certificate)}
 }
 
-// MismatchError says that a private key belongs to another certificate.
-type MismatchError struct{ Certificate, Key string }
+// KeyError says that the private key is at fault, and not the certificate.
+type KeyError struct{ Err error }
 
-func (e *MismatchError) Error() string {
-	return fmt.Sprintf("the key does not belong to the certificate %s: name the one that was made with it", e.Certificate)
-}
+func (e *KeyError) Error() string { return e.Err.Error() }
+func (e *KeyError) Unwrap() error { return e.Err }
 
 // Leaf is our certificate.
 func (o *Own) Leaf() *x509.Certificate { return o.leaf }

@@ -170,7 +170,7 @@ func TestVerify(t *testing.T) {
 		{name: "revoked", ca: ca, crl: crl, offer: offer(alice.Cert), id: dn(alice.Cert), cause: Revoked, wanted: "certificate of CN=alice: it was revoked on 2026-06-01 12:00 UTC: make its owner a new one"},
 		{name: "not the revoked one", ca: ca, crl: crl, offer: offer(server.Cert), id: dn(server.Cert)},
 		{name: "short key", ca: ca, offer: offer(weak.Cert), id: dn(weak.Cert), now: noon.Add(time.Minute), cause: WeakKey, wanted: "1024 bits, 2048 to 8192 are accepted"},
-		{name: "short key by name", ca: ca, terms: Terms{Weak: true}, offer: offer(weak.Cert), now: noon.Add(time.Minute), id: dn(weak.Cert)},
+		{name: "short key by name", ca: ca, terms: Terms{MinRSA: 1024}, offer: offer(weak.Cert), now: noon.Add(time.Minute), id: dn(weak.Cert)},
 		{name: "for software", ca: ca, offer: offer(signer.Cert), id: dn(signer.Cert), cause: WrongUsage, wanted: "extended key usage"},
 		{name: "does not sign", ca: ca, offer: offer(sealer.Cert), id: dn(sealer.Cert), cause: WrongUsage, wanted: "does not let it sign"},
 		{name: "no usages", ca: ca, offer: offer(plain.Cert), id: dn(plain.Cert)},

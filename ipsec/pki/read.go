@@ -121,18 +121,16 @@ func parseKey(der []byte) (crypto.Signer, error) {
 
 // Key sizes. IKEv1 has RSA, and ECDSA on three curves (RFC 4754).
 const (
-	MinRSA  = 2048
-	WeakRSA = 1024 // what can be allowed by name
-	MaxRSA  = 8192 // a longer one costs too much to verify
+	MinRSA = 2048 // unless something else is asked for
+	MaxRSA = 8192 // a longer one costs too much to verify
 )
 
-// CheckKey says what is wrong with a public key: its kind, or its length in bits, which weak lets go down to WeakRSA.
-func CheckKey(pub crypto.PublicKey, weak bool) error {
+// CheckKey says what is wrong with a public key: its kind, or that it has less than so many bits, 0 for MinRSA.
+func CheckKey(pub crypto.PublicKey, least int) error {
 	switch k := pub.(type) {
 	case *rsa.PublicKey:
-		least := MinRSA
-		if weak {
-			least = WeakRSA
+		if least == 0 {
+			least = MinRSA
 		}
 		if n := k.N.BitLen(); n < least || n > MaxRSA {
 			return fmt.Errorf("its RSA key has %d bits, %d to %d are accepted", n, least, MaxRSA)

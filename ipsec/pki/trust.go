@@ -24,19 +24,19 @@ type Trust struct {
 	crls        []*crl
 	server      bool   // peers are servers that we call
 	name        string // what the peer's certificate must stand for; empty for anything
-	weak        bool   // short RSA keys are accepted
+	least       int    // bits of an RSA key
 }
 
 // Terms is what else is demanded of a peer's certificate.
 type Terms struct {
 	Server bool   // it must be good for a server, for any client of the same authority could pose as one otherwise
 	Name   string // a host name or an address that it must stand for; empty for none
-	Weak   bool   // RSA keys from 1024 bits on are accepted
+	MinRSA int    // bits that an RSA key must have; 0 for MinRSA
 }
 
 // LoadTrust reads authorities and revocation lists. warnings are about what is used all the same.
 func LoadTrust(ca, revoked []string, terms Terms) (t *Trust, warnings []FileError, errs []FileError) {
-	t = &Trust{server: terms.Server, name: terms.Name, weak: terms.Weak}
+	t = &Trust{server: terms.Server, name: terms.Name, least: terms.MinRSA}
 	var certs []*x509.Certificate
 	for i, path := range ca {
 		b, err := readFile(path)
@@ -49,7 +49,7 @@ func LoadTrust(ca, revoked []string, terms Terms) (t *Trust, warnings []FileErro
 				if !c.IsCA && c.BasicConstraintsValid {
 					warnings = append(warnings, FileError{i, fmt.Errorf("%s: the certificate of %s is no authority's: only itself will be accepted", path, subjectOf(c))})
 				}
-				if err := CheckKey(c.PublicKey, t.weak); err != nil {
+				if err := CheckKey(c.PublicKey, t.least); err != nil {
 					warnings = append(warnings, FileError{i, fmt.Errorf("%s: %s will not be accepted: %w", path, subjectOf(c), err)})
 				}
 			}
@@ -128,8 +128,8 @@ func (t *Trust) Verify(now time.Time, offered []isakmp.Cert, id isakmp.ID) (key 
 	if refusal != nil {
 		return nil, nil, refusal
 	}
-	if err := CheckKey(leaf.PublicKey, t.weak); err != nil {
-		return nil, nil, refuse(WeakKey, leaf, "make it a certificate with an RSA key of 2048 bits or more, or with ECDSA", "%s", err)
+	if err := CheckKey(leaf.PublicKey, t.least); err != nil {
+		return nil, nil, refuse(WeakKey, leaf, "make it one with a longer key or with ECDSA, or lower minimum-rsa-bits", "%s", err)
 	}
 	found, refusal := t.follow(now, leaf, certs)
 	if refusal != nil {
@@ -218,13 +218,13 @@ func (t *Trust) follow(now time.Time, leaf *x509.Certificate, certs []*x509.Cert
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	var authorities []*x509.Certificate
 	for _, der := range t.authorities {
-		if c, err := x509.ParseCertificate(der); err == nil && CheckKey(c.PublicKey, t.weak) == nil {
+		if c, err := x509.ParseCertificate(der); err == nil && CheckKey(c.PublicKey, t.least) == nil {
 			roots.AddCert(c)
 			authorities = append(authorities, c)
 		}
 	}
 	for _, c := range certs {
-		if c != leaf && CheckKey(c.PublicKey, t.weak) == nil {
+		if c != leaf && CheckKey(c.PublicKey, t.least) == nil {
 			between.AddCert(c)
 		}
 	}

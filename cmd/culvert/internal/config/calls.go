@@ -3,6 +3,7 @@ package config
 import (
 	"culvert/ipsec"
 	"culvert/ipsec/ikev1"
+	"culvert/ipsec/pki"
 )
 
 // calls is `[ipsec]` as it counts for the servers that we call. `[ipsec.peer.NAME]` of a client's name says more about its
@@ -66,6 +67,17 @@ func (r *reader) calls(c *Config, t *table, use calls, known map[string]identity
 		}
 		x.Peer.Profile, x.Peer.Proposal = use.profiles[profile], use.proposals[proposal]
 		x.Peer.ID, x.Peer.RemoteID = id.mine, id.theirs
+		switch {
+		case id.signature && x.UseIPsec:
+			name := id.name()
+			if name == "" {
+				name = x.ConnectTo
+			}
+			x.Peer.Credentials = r.credentials(c, id, pki.Terms{Server: true, Name: name})
+			x.Peer.Secret = nil
+		case id.signature:
+			id.table.warn("", "not used: l2tp.client.%s.use-ipsec is off", quoteKey(x.Name))
+		}
 		if id.secret != "" && id.secret != string(x.IPsecSecret) {
 			t.sub("identity").sub(x.Name).fail("secret", "ipsec-secret in [l2tp.client.%s] says another: write it once", quoteKey(x.Name))
 		}

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,6 +8,7 @@ import (
 
 	"culvert/ipsec"
 	"culvert/ipsec/ikev1"
+	"culvert/ipsec/pki"
 	"culvert/l2tp"
 )
 
@@ -177,7 +177,7 @@ func (r *reader) ipsec(root *table, c *Config) {
 	}
 	keys := r.enrolled(secret, dynamic)
 	switch {
-	case dynamic && wellFormed && secret == "" && len(keys) > 0: // everybody who may come has a key of his own
+	case dynamic && wellFormed && secret == "" && (len(keys) > 0 || known[DynamicPeer].signature): // a key of one's own, or a certificate
 	case dynamic && wellFormed && secret == "":
 		server.fail("ipsec-secret", `is missing: write the pre-shared key that clients have, or use-ipsec = "no"`)
 	case dynamic && wellFormed && len(secret) < 8:
@@ -190,12 +190,18 @@ func (r *reader) ipsec(root *table, c *Config) {
 		p, given := r.peer(name, t, profiles, proposals)
 		id, hasIdentity := known[name]
 		p.ID, p.RemoteID = id.mine, id.theirs
+		if p.Exchange == ikev1.Aggressive && id.signature {
+			t.fail("exchange-mode", "aggressive has pre-shared keys only: certificates need main or main-l2tp")
+		}
 		if c.client(name) != nil {
 			calls.peers[name] = p
 			if given {
 				t.warn("address", "not used: connect-to in [l2tp.client.%s] says where the server is", quoteKey(name))
 			}
 			return
+		}
+		if p.Exchange != ikev1.Aggressive && (name != DynamicPeer || dynamic) {
+			p.Credentials = r.credentials(c, id, pki.Terms{Name: id.name()})
 		}
 		switch {
 		case name == DynamicPeer:
@@ -211,7 +217,7 @@ func (r *reader) ipsec(root *table, c *Config) {
 			t.fail("address", `is missing: write the networks of the peer, such as ["198.51.100.7"]`)
 		case !hasIdentity:
 			t.fail("", "has no identity: write [ipsec.identity.%s] with a secret", quoteKey(name))
-		case id.secret == "":
+		case id.secret == "" && !id.signature:
 			identities.sub(name).fail("secret", "is missing: the pre-shared key of this peer")
 		default:
 			p.Secret = ipsec.Secret(id.secret)
@@ -221,7 +227,8 @@ func (r *reader) ipsec(root *table, c *Config) {
 	if dynamic && !slices.ContainsFunc(list, func(p ikev1.Peer) bool { return p.Name == DynamicPeer }) {
 		list = append(list, ikev1.Peer{Name: DynamicPeer, Remote: knockers(c), Secret: ipsec.Secret(secret), Keys: keys, Exchange: ikev1.MainL2TP,
 			Profile: profiles["default"], Proposal: proposals["default"], SendInitialContact: true,
-			ID: known[DynamicPeer].mine, RemoteID: known[DynamicPeer].theirs})
+			ID: known[DynamicPeer].mine, RemoteID: known[DynamicPeer].theirs,
+			Credentials: r.credentials(c, known[DynamicPeer], pki.Terms{Name: known[DynamicPeer].name()})})
 	}
 	r.calls(c, t, calls, known)
 	for name := range known {
@@ -315,30 +322,21 @@ func (r *reader) peer(name string, t *table, profiles map[string]ikev1.Profile, 
 // identity is `[ipsec.identity.NAME]`: the pre-shared key, and how both sides show themselves.
 type identity struct {
 	secret, mine, theirs string
+	signature            bool // auth-method is digital-signature
+	certificate, key     string
+	ca, crl              []string
+	minRSA               int
+	broken               bool // something about these has been reported
+	table                *table
 }
 
 func (r *reader) identity(t *table) (id identity) {
-	signature := false
-	choice(t, "auth-method", &signature, []string{"pre-shared-key", "digital-signature"}, false, true)
+	id.table = t
+	choice(t, "auth-method", &id.signature, []string{"pre-shared-key", "digital-signature"}, false, true)
 	t.secret("secret", &id.secret)
 	t.peerID("my-id", &id.mine)
 	t.peerID("remote-id", &id.theirs)
-	var certificate, key string
-	t.file("certificate", &certificate)
-	t.file("key", &key)
-	for _, k := range []string{"ca", "crl"} {
-		t.list(k, func(s string) error {
-			if !strings.HasPrefix(s, "/") {
-				return fmt.Errorf("%q is not an absolute path", s)
-			}
-			return nil
-		})
-	}
-	if signature {
-		t.unsupportedFatal("auth-method", featureCerts)
-	} else if certificate != "" || key != "" {
-		t.unsupported("certificate", featureCerts)
-	}
+	r.certificates(t, &id)
 	return id
 }
 

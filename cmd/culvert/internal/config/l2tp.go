@@ -124,7 +124,7 @@ func (r *reader) l2tp(root *table, c *Config) {
 	})
 	t.sub("client").each("client", func(name string, t *table) {
 		take(t, name, "client")
-		c.Clients = append(c.Clients, r.client(name, t, c))
+		c.Clients = append(c.Clients, r.client(name, root, t, c))
 	})
 	t.sub("ether").each("Ethernet tunnel", func(name string, t *table) {
 		take(t, name, "Ethernet tunnel")
@@ -242,14 +242,14 @@ func (r *reader) listen(t *table, dst *[]netip.AddrPort) {
 	}
 }
 
-func (r *reader) client(name string, t *table, c *Config) Client {
+func (r *reader) client(name string, root, t *table, c *Config) Client {
 	x := Client{Name: name, Profile: "default-encryption", Allow: []aaa.Method{aaa.MSCHAP2}, DefaultRouteDistance: 1, UsePeerDNS: "no",
 		Keepalive: 60 * time.Second, MTU: 1450, MRU: 1450, ProtoVersion: "l2tpv2", DigestHash: "md5"}
 	t.boolean("disabled", &x.Disabled)
 	r.connectTo(t, &x.ConnectTo, &x.VRF, true)
 	t.str("user", &x.User)
 	t.secret("password", (*string)(&x.Password))
-	r.ipsecSecret(t, &x.UseIPsec, &x.IPsecSecret)
+	r.ipsecSecret(t, &x.UseIPsec, &x.IPsecSecret, signs(root, name))
 	r.profileRef(t, "profile", &x.Profile, c)
 	algorithms(t, "allow", &x.Allow, parseMethod, methodNames)
 	t.boolean("add-default-route", &x.AddDefaultRoute)
@@ -309,7 +309,7 @@ func (r *reader) ether(name string, t *table) Ether {
 	t.str("circuit-id", &x.CircuitID)
 	t.boolean("use-l2-specific-sublayer", &x.L2SpecificSublayer)
 	t.ifname("bridge", &x.Bridge)
-	r.ipsecSecret(t, &x.UseIPsec, &x.IPsecSecret)
+	r.ipsecSecret(t, &x.UseIPsec, &x.IPsecSecret, false)
 	r.addr(t, "local-address", &x.LocalAddress)
 	for _, f := range []struct {
 		key string
@@ -375,11 +375,20 @@ func (r *reader) addr(t *table, key string, dst *netip.Addr) {
 	*dst = a
 }
 
-// ipsecSecret reads the pair of a tunnel that we dial.
-func (r *reader) ipsecSecret(t *table, use *bool, secret *l2tp.Secret) {
+// ipsecSecret reads the pair of a tunnel that we dial; signs says that it has a certificate instead of a secret.
+func (r *reader) ipsecSecret(t *table, use *bool, secret *l2tp.Secret, signs bool) {
 	t.boolean("use-ipsec", use)
 	ok := t.secret("ipsec-secret", (*string)(secret))
-	if *use && *secret == "" && (ok || !t.has("ipsec-secret")) {
-		t.fail("ipsec-secret", "is missing: use-ipsec needs the pre-shared key of the other end")
+	switch {
+	case *use && signs && *secret != "":
+		t.warn("ipsec-secret", "not used: the identity of this name has a certificate")
+	case *use && !signs && *secret == "" && (ok || !t.has("ipsec-secret")):
+		t.fail("ipsec-secret", "is missing: use-ipsec needs the pre-shared key of the other end, or an [ipsec.identity] of this name with a certificate")
 	}
+}
+
+// signs says whether there is an identity of this name with a certificate; its errors are reported when it is read.
+func signs(root *table, name string) bool {
+	m, _ := root.sub("ipsec").sub("identity").m[name].(map[string]any)
+	return m["auth-method"] == "digital-signature"
 }

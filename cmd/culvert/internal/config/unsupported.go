@@ -19,7 +19,6 @@ const (
 	featureV3        feature = "L2TPv3"
 	featureClientV3  feature = "L2TPv3: this tunnel is not dialled"
 	featureEther     feature = "Ethernet over L2TPv3: this tunnel is not made"
-	featureCerts     feature = "certificates: use a pre-shared key"
 )
 
 const notYet = "not supported by this version yet: "
