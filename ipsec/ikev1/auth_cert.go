@@ -41,8 +41,10 @@ type Trust interface {
 }
 
 const (
-	maxCerts    = 8 // CERT payloads in one message
-	maxRequests = 8 // CERTREQ payloads that we send; with more authorities, one that names none
+	maxCerts = 8 // CERT payloads in one message
+	// signatureWork is what admission measures the cost of verifying and signing by: no group has this number.
+	signatureWork = Group(255)
+	maxRequests   = 8 // CERTREQ payloads that we send; with more authorities, one that names none
 )
 
 // methods are how a peer may be authenticated, the best first. Where there is no way, it is one that nobody offers: an
@@ -197,7 +199,13 @@ func (sa *phase1) signedFifth(now time.Time, m *message) {
 	held := *m
 	held.raw = bytes.Clone(m.raw)
 	sa.state = stateComputing
-	if !e.offload(now, func() func(time.Time) {
+	busy := func(time.Time) {
+		if sa.state == stateComputing {
+			sa.state = stateKE
+			e.drop(DropBusy, held.path)
+		}
+	}
+	if !e.admission.submit(now, &job{group: signatureWork, alive: func() bool { return sa.state == stateComputing }, refused: busy, work: func() func(time.Time) {
 		chain, err := ev.examine(now, cred, method, theirs)
 		var proof []byte
 		var unsigned error
@@ -220,9 +228,8 @@ func (sa *phase1) signedFifth(now time.Time, m *message) {
 				sa.signedSixthOut(now, &held, &ev, mine)
 			}
 		}
-	}) && sa.state == stateComputing {
-		sa.state = stateKE
-		e.drop(DropBusy, m.path)
+	}}) {
+		busy(now)
 	}
 }
 
@@ -268,7 +275,8 @@ func (sa *phase1) refuseEvidence(now time.Time, m *message, id string, err error
 	sa.e.warn(now, "refused by its certificate: "+err.Error(), "remote", m.path.Remote, "peer", sa.peer.Name, "identity", id,
 		"client", sa.vendors.software())
 	notify := isakmp.InvalidCertificate
-	if errors.Is(err, errSignature) {
+	if errors.Is(err, errSignature) { // somebody else's certificate; what is wrong with one's own is no attack
+		sa.e.failed(now, m.path.Remote.Addr())
 		notify = isakmp.InvalidSignature
 	}
 	sa.e.refuseClear(now, m, notify)
