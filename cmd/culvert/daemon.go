@@ -20,6 +20,7 @@ import (
 
 	"culvert/cmd/culvert/internal/config"
 	"culvert/cmd/culvert/internal/control"
+	"culvert/cmd/culvert/internal/explain"
 	"culvert/cmd/culvert/internal/logring"
 	"culvert/hwcrypto"
 	"culvert/ipsec"
@@ -40,6 +41,7 @@ type daemon struct {
 	file    string
 	cfg     *config.Config
 	logs    *logring.Log
+	book    *explain.Book // what the log said of each client
 	rand    io.Reader
 	started time.Time
 
@@ -103,6 +105,7 @@ func runDaemon(ctx context.Context, c *invocation) int {
 		file:     c.config,
 		cfg:      cfg,
 		logs:     logs,
+		book:     explain.New(),
 		rand:     rand.Reader,
 		started:  time.Now(),
 		loop:     newLoop(),
@@ -118,7 +121,7 @@ func runDaemon(ctx context.Context, c *invocation) int {
 		log.Warn(w.String())
 	}
 	// The console's socket comes first: it is what keeps a second daemon from touching anything of the first one's.
-	server, err := control.Listen(c.socket, d.console(), d.logger("console"))
+	server, err := control.Listen(c.socket, d.explained(d.console()), d.logger("console"))
 	if err != nil {
 		log.Error("not started", "error", err)
 		return exitFailed
@@ -159,7 +162,9 @@ func runDaemon(ctx context.Context, c *invocation) int {
 	return exitDone
 }
 
-func (d *daemon) logger(topic string) *slog.Logger { return d.logs.Logger(topic) }
+func (d *daemon) logger(topic string) *slog.Logger {
+	return slog.New(d.book.Handler(d.logs.Handler())).With("topic", topic)
+}
 
 // open takes hold of the kernel and makes the engines, in the order in which an arriving packet meets them.
 func (d *daemon) open() error {

@@ -37,6 +37,7 @@ var allowed = map[string][]string{
 	"culvert/cmd/culvert/internal/console": {"culvert/cmd/culvert/internal/config", "culvert/cmd/culvert/internal/logring", "culvert/ipsec/ikev1", "culvert/l2tp", "culvert/ppp/aaa"},
 	"culvert/cmd/culvert/internal/control": {"golang.org/x/sys/"},
 	"culvert/cmd/culvert/internal/demo":    {"culvert/cmd/culvert/internal/control", "github.com/vishvananda/netlink/", "github.com/vishvananda/netlink", "golang.org/x/sys/"},
+	"culvert/cmd/culvert/internal/explain": {},
 	"culvert/cmd/culvert/internal/logring": {},
 	"culvert/board/lab":                    {"golang.org/x/sys/"},
 	"culvert/board/lab/demo":               {"culvert/board/lab"},

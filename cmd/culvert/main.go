@@ -50,6 +50,7 @@ type invocation struct {
 	flags          *flag.FlagSet
 	config, socket string
 	execute        string
+	who            string
 	json           bool
 	demo           demo.Options
 	stdin          io.Reader
@@ -61,6 +62,7 @@ func commands() []command {
 		{"run", "[-c FILE]", "the daemon, in the foreground; SIGHUP re-reads FILE, SIGTERM says goodbye to every peer", runDaemon},
 		{"check", "[-c FILE]", "every mistake in FILE with file, line and key; exit status 1 if there is one", runCheck},
 		{"console", "[-e COMMAND] [--json]", "RouterOS-like console of the running daemon", runConsole},
+		{"explain", "ADDRESS|USER [--json]", "why a client is not connected: what it did, and the cause in one sentence", runExplain},
 		{"demo", "", "a server and a client in network namespaces of this machine, traffic through the tunnel, what was seen", runDemo},
 		{"cert", "ca|server|client|revoke|show", "makes certificates for servers and clients; see culvert cert help", nil},
 		{"version", "", "which build this is", runVersion},
@@ -95,8 +97,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		if c.name == "run" || c.name == "check" {
 			inv.flags.StringVar(&inv.config, "c", defaultConfig, "configuration `FILE`")
 		}
-		if c.name == "run" || c.name == "console" {
+		if c.name == "run" || c.name == "console" || c.name == "explain" {
 			inv.flags.StringVar(&inv.socket, "socket", control.DefaultPath, "control `SOCKET`")
+		}
+		if c.name == "explain" {
+			inv.flags.BoolVar(&inv.json, "json", false, "answer in JSON")
 		}
 		if c.name == "console" {
 			inv.flags.StringVar(&inv.execute, "e", "", "run one `COMMAND` and exit")
@@ -111,10 +116,22 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 				inv.flags.SetOutput(stdout)
 			}
 		}
-		if err := inv.flags.Parse(args[1:]); err != nil {
+		rest := args[1:]
+		if c.name == "explain" && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") { // flags may stand behind it
+			inv.who, rest = rest[0], rest[1:]
+		}
+		if err := inv.flags.Parse(rest); err != nil {
 			if errors.Is(err, flag.ErrHelp) {
 				return exitDone
 			}
+			return exitUsage
+		}
+		if c.name == "explain" && inv.who == "" && inv.flags.NArg() > 0 {
+			inv.who = inv.flags.Arg(0)
+			inv.flags.Parse(inv.flags.Args()[1:])
+		}
+		if c.name == "explain" && inv.who == "" {
+			fmt.Fprintln(stderr, "culvert explain: of whom? An ADDRESS or a USER; see culvert explain --help")
 			return exitUsage
 		}
 		if inv.flags.NArg() > 0 {

@@ -2,8 +2,10 @@ package ikev1
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -263,7 +265,11 @@ func (sa *phase1) enter(pen int) {
 // expire ends an exchange that did not finish in time, or an ISAKMP SA at the end of its life.
 func (sa *phase1) expire(now time.Time) {
 	if sa.state != stateEstablished {
-		sa.e.log.Debug("phase 1 not finished", "remote", sa.path.Remote, "state", sa.state)
+		level := slog.LevelDebug
+		if sa.state == stateKE && sa.badAuth == 0 && sa.dial == nil { // not from a forged address, and nothing has been said yet
+			level = slog.LevelInfo
+		}
+		sa.e.log.Log(context.Background(), level, "phase 1 not finished", "remote", sa.path.Remote, "state", sa.state, "client", sa.vendors.software(), "nat", sa.natSides())
 		sa.remove()
 		return
 	}
