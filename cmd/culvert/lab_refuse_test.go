@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -49,10 +50,30 @@ func refusals(t *testing.T, l *lab.L, path labPath) {
 			}
 		}
 		t.Logf("%s: %s", test.name, said[0])
+		// And who asks about this client alone reads it again, as the last of what it did.
+		told, err := r.Show(fmt.Sprintf("/ip ipsec explain 198.51.100.%d", i+1))
+		if err != nil {
+			t.Errorf("%s: explain: %v", test.name, err)
+			continue
+		}
+		lines := strings.Split(strings.TrimSpace(told), "\n")
+		last := strings.ToLower(lines[len(lines)-1])
+		if !strings.Contains(last, ": failed: ") {
+			t.Errorf("%s: explain does not say that it failed:\n%s", test.name, told)
+		}
+		for _, w := range test.words {
+			if !strings.Contains(strings.ToLower(told), w) {
+				t.Errorf("%s: explain does not name %q:\n%s", test.name, w, told)
+			}
+		}
+		t.Logf("explain: %s", last)
 	}
 	// After all that the right one still gets in.
 	c := r.client(9)
 	r.reaches(c, r.connect(c))
+	if told, err := r.Show("/ip ipsec explain user9"); err != nil || !strings.Contains(told, ": connected: user9 is connected") {
+		t.Errorf("explain: %v\n%s", err, told)
+	}
 	if err := c.Disconnect(t.Context()); err != nil {
 		t.Error(err)
 	}
