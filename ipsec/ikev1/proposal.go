@@ -155,6 +155,11 @@ func describeOffer(offer isakmp.SA) string {
 			text := t.Format(p.Protocol)
 			if c, ok := decodePhase1(t); ok && p.Protocol == isakmp.ProtoISAKMP {
 				text = c.String()
+			} else if c, ok := decodePhase2(t); ok && p.Protocol == isakmp.ProtoESP {
+				text = c.suite.String()
+				if c.group != 0 {
+					text += " with " + c.group.String()
+				}
 			}
 			if !slices.Contains(out, text) {
 				out = append(out, text)

@@ -136,7 +136,7 @@ func sentence(e *Event) string {
 	case strings.HasPrefix(e.Message, "pre-shared key differs"):
 		return fmt.Sprintf("pre-shared key differs: message 5 decrypts with none of %s keys: set the same ipsec-secret on both sides", e.Get("keys"))
 	case strings.HasPrefix(e.Message, "message 5 "):
-		return "pre-shared key differs: " + e.Message
+		return "pre-shared key differs: " + strings.Replace(e.Message, ": the pre-shared keys differ", "", 1)
 	}
 	s := e.Message
 	for _, key := range []string{"cause", "problem", "error"} {
