@@ -65,7 +65,7 @@ fuzz-short fuzz: ## every fuzz target for FUZZTIME each (make fuzz FUZZTIME=5m f
 	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg >$(BUILD).fuzz.log 2>&1 || { cat $(BUILD).fuzz.log; exit 1; }; \
 	  done; done; rm -f $(BUILD).fuzz.log
 
-bench: deps kernel ## throughput, sessions and exchanges per second, memory: a table of ratios to strongSwan + xl2tpd + pppd
+bench: deps kernel ## throughput, sessions and exchanges per second, memory: ratios to strongSwan + xl2tpd + pppd, and to SoftEther
 	CULVERT_BENCH=1 $(GO) test -run '^TestBench' -v -count 1 -timeout 30m ./cmd/culvert
 
 deps: ## Debian packages that tests and demo need (apt, root)

@@ -75,7 +75,7 @@ func newCallRig(t *testing.T, l *lab.L, c callConfig) *callRig {
 	r.pristine = r.state()
 	c.Path.prepare(r.near)
 	r.Culvert = l.Culvert(r.near, c.toml())
-	c.Path.check(t, l, r.Culvert)
+	c.Path.check(t, r.Culvert)
 	return r
 }
 
@@ -349,123 +349,134 @@ func calls(t *testing.T, l *lab.L, c callConfig, encoding string, most int) {
 	}
 }
 
-// TestLabClientRefused: every way to be refused has its reason, nothing leaks meanwhile, and what was in the way gone, the
-// connection comes up. One culvert calls all of these servers at the same time.
 func TestLabClientRefused(t *testing.T) {
-	inLab(t, func(t *testing.T, l *lab.L) {
-		internet := l.Internet()
-		host := func(name string, i int) *lab.Node { return internet.Host(name, fmt.Sprintf("192.0.2.%d", i)) }
-		key, word, plain, deaf, absent := host("key", 1), host("word", 2), host("plain", 3), host("deaf", 4), host("absent", 5)
-		lab.ReferenceServer(key, callIKE, callLNS(71))
-		lab.ReferenceServer(word, callIKE, callLNS(72))
-		lab.ReferenceServer(plain, lab.IKE{}, callLNS(73))
-		charon, err := deaf.Charon()
-		l.Must(err, "charon")
-		l.Must(charon.Load(l.Context(), netip.Addr{}, callIKE), "charon")
-		r := &callRig{L: l, internet: internet, near: internet.Host("near", "198.51.100.1")}
-		r.pristine = r.state()
-		r.wire = internet.Capture("near", func(p lab.Packet) bool { return !p.IKE() })
-		toml := func(secret, password string) string {
-			var b strings.Builder
-			for i, name := range []string{"key", "word", "plain", "deaf", "absent"} {
-				s, p := labSecret, labPassword
-				switch name {
-				case "key":
-					s = secret
-				case "word":
-					p = password
-				}
-				fmt.Fprintf(&b, "[l2tp.client.%s]\nconnect-to = \"192.0.2.%d\"\nuser = %q\npassword = %q\nuse-ipsec = true\nipsec-secret = %q\n", name, i+1, labUser, p, s)
-			}
-			return b.String()
-		}
-		r.Culvert = l.Culvert(r.near, toml("another secret", "wrong horse"))
-		r.fails("key", "ecret")
-		r.fails("word", "user or the password")
-		r.fails("plain", "answer")
-		r.fails("absent", "answer")
-		r.fails("deaf", "does not answer L2TP")
-		if s := r.client("plain").String("status"); s == "connected" {
-			t.Error("connected without IPsec")
-		}
-		r.configure(toml(labSecret, labPassword))
-		_, err = deaf.LNS(callLNS(74))
-		l.Must(err, "xl2tpd")
-		lab.ReferenceServer(absent, callIKE, callLNS(75))
-		start := time.Now()
-		for _, name := range []string{"key", "word", "absent", "deaf"} {
-			r.clientUp(name)
-			t.Logf("%s is up %.1f s after its servers", name, time.Since(start).Seconds())
-		}
-		r.end()
-	}, lab.Kernels("6.12"), lab.Timeout(5*time.Minute))
+	inLab(t, onKernel(clientRefused), lab.Kernels("6.12"), lab.Timeout(5*time.Minute))
 }
 
-// TestLabClientGone: the server goes away, with a word and without one, and comes back: so does the connection.
+// clientRefused: every way to be refused has its reason, nothing leaks meanwhile, and what was in the way gone, the
+// connection comes up. One culvert calls all of these servers at the same time.
+func clientRefused(t *testing.T, l *lab.L, path labPath) {
+	internet := l.Internet()
+	host := func(name string, i int) *lab.Node { return internet.Host(name, fmt.Sprintf("192.0.2.%d", i)) }
+	key, word, plain, deaf, absent := host("key", 1), host("word", 2), host("plain", 3), host("deaf", 4), host("absent", 5)
+	lab.ReferenceServer(key, callIKE, callLNS(71))
+	lab.ReferenceServer(word, callIKE, callLNS(72))
+	lab.ReferenceServer(plain, lab.IKE{}, callLNS(73))
+	charon, err := deaf.Charon()
+	l.Must(err, "charon")
+	l.Must(charon.Load(l.Context(), netip.Addr{}, callIKE), "charon")
+	r := &callRig{L: l, internet: internet, near: internet.Host("near", "198.51.100.1")}
+	r.pristine = r.state()
+	r.wire = internet.Capture("near", func(p lab.Packet) bool { return !p.IKE() })
+	toml := func(secret, password string) string {
+		var b strings.Builder
+		b.WriteString(path.toml())
+		for i, name := range []string{"key", "word", "plain", "deaf", "absent"} {
+			s, p := labSecret, labPassword
+			switch name {
+			case "key":
+				s = secret
+			case "word":
+				p = password
+			}
+			fmt.Fprintf(&b, "[l2tp.client.%s]\nconnect-to = \"192.0.2.%d\"\nuser = %q\npassword = %q\nuse-ipsec = true\nipsec-secret = %q\n", name, i+1, labUser, p, s)
+		}
+		return b.String()
+	}
+	path.prepare(r.near)
+	r.Culvert = l.Culvert(r.near, toml("another secret", "wrong horse"))
+	path.check(t, r.Culvert)
+	r.fails("key", "ecret")
+	r.fails("word", "user or the password")
+	r.fails("plain", "answer")
+	r.fails("absent", "answer")
+	r.fails("deaf", "does not answer L2TP")
+	if s := r.client("plain").String("status"); s == "connected" {
+		t.Error("connected without IPsec")
+	}
+	r.configure(toml(labSecret, labPassword))
+	_, err = deaf.LNS(callLNS(74))
+	l.Must(err, "xl2tpd")
+	lab.ReferenceServer(absent, callIKE, callLNS(75))
+	start := time.Now()
+	for _, name := range []string{"key", "word", "absent", "deaf"} {
+		r.clientUp(name)
+		t.Logf("%s is up %.1f s after its servers", name, time.Since(start).Seconds())
+	}
+	r.end()
+}
+
 func TestLabClientGone(t *testing.T) {
-	inLab(t, func(t *testing.T, l *lab.L) {
-		r := newCallRig(t, l, callConfig{Extra: "keepalive-timeout = \"5s\"\n"})
-		r.up()
-		back := func() {
-			t.Helper()
-			r.serve(false)
-			start := time.Now()
-			r.up()
-			t.Logf("back %.1f s after the server", time.Since(start).Seconds())
-		}
-		r.server.Stop()
-		r.down()
-		back()
-		r.far.Kill()
-		r.far.FlushIPsec()
-		r.far.Do(func() { os.Remove("/run/charon.vici"); os.Remove("/run/charon.pid") })
-		r.down()
-		before := r.monitor().Int("attempts")
-		if !l.WaitFor(patience, func() bool { return r.monitor().Int("attempts") > before }) {
-			t.Error("no attempt while nobody is there")
-		}
-		back()
-		r.end()
-	}, lab.Kernels("6.12"), lab.Timeout(6*time.Minute))
+	inLab(t, onKernel(serverGone), lab.Kernels("6.12"), lab.Timeout(6*time.Minute))
 }
 
-// TestLabClientCulvert: culvert calls culvert, and two tunnels go to one server.
+// serverGone: the server goes away, with a word and without one, and comes back: so does the connection.
+func serverGone(t *testing.T, l *lab.L, path labPath) {
+	r := newCallRig(t, l, callConfig{Path: path, Extra: "keepalive-timeout = \"5s\"\n"})
+	r.up()
+	back := func() {
+		t.Helper()
+		r.serve(false)
+		start := time.Now()
+		r.up()
+		t.Logf("back %.1f s after the server", time.Since(start).Seconds())
+	}
+	r.server.Stop()
+	r.down()
+	back()
+	r.far.Kill()
+	r.far.FlushIPsec()
+	r.far.Do(func() { os.Remove("/run/charon.vici"); os.Remove("/run/charon.pid") })
+	r.down()
+	before := r.monitor().Int("attempts")
+	if !l.WaitFor(patience, func() bool { return r.monitor().Int("attempts") > before }) {
+		t.Error("no attempt while nobody is there")
+	}
+	back()
+	r.end()
+}
+
 func TestLabClientCulvert(t *testing.T) {
-	inLab(t, func(t *testing.T, l *lab.L) {
-		server := newRig(t, l, rigConfig{Users: 2})
-		r := &callRig{L: l, internet: server.internet, near: server.internet.Host("near", "198.51.100.1")}
-		r.pristine = r.state()
-		r.wire = r.internet.Capture("near", func(p lab.Packet) bool { return !p.IKE() })
-		client := func(i int) string {
-			return fmt.Sprintf("[l2tp.client.l2tp-out%d]\nconnect-to = %q\nuser = \"user%d\"\npassword = %q\nuse-ipsec = true\nipsec-secret = %q\n",
-				i, labServer, i, labPassword, labSecret)
-		}
-		r.Culvert = l.Culvert(r.near, client(1)+client(2))
-		for i := range 2 {
-			m := r.clientUp(fmt.Sprintf("l2tp-out%d", i+1))
-			t.Logf("%v", m)
-			addr := netip.MustParseAddr(m.String("local-address"))
-			if _, err := server.server.Ping(addr, 20*time.Second); err != nil {
-				t.Error(err)
-			}
-			if _, err := server.server.Transfer(r.near, addr, callSize); err != nil {
-				t.Error(err)
-			}
-		}
-		if !l.WaitFor(20*time.Second, func() bool { return len(server.Rows("/ppp active print")) == 2 }) {
-			t.Errorf("the server has %v", server.Rows("/ppp active print"))
-		}
-		// The server throws one out: it comes back.
-		if _, err := server.Show("/ppp active remove user2"); err != nil {
+	inLab(t, onKernel(func(t *testing.T, l *lab.L, path labPath) { culvertCallsCulvert(t, l, path, path) }), lab.Timeout(4*time.Minute))
+}
+
+// culvertCallsCulvert: culvert calls culvert, and two tunnels go to one server.
+func culvertCallsCulvert(t *testing.T, l *lab.L, here, there labPath) {
+	server := newRig(t, l, rigConfig{Path: there, Users: 2})
+	r := &callRig{L: l, internet: server.internet, near: server.internet.Host("near", "198.51.100.1")}
+	r.pristine = r.state()
+	r.wire = r.internet.Capture("near", func(p lab.Packet) bool { return !p.IKE() })
+	client := func(i int) string {
+		return fmt.Sprintf("[l2tp.client.l2tp-out%d]\nconnect-to = %q\nuser = \"user%d\"\npassword = %q\nuse-ipsec = true\nipsec-secret = %q\n",
+			i, labServer, i, labPassword, labSecret)
+	}
+	here.prepare(r.near)
+	r.Culvert = l.Culvert(r.near, here.toml()+client(1)+client(2))
+	here.check(t, r.Culvert)
+	for i := range 2 {
+		m := r.clientUp(fmt.Sprintf("l2tp-out%d", i+1))
+		t.Logf("%v", m)
+		addr := netip.MustParseAddr(m.String("local-address"))
+		if _, err := server.server.Ping(addr, 20*time.Second); err != nil {
 			t.Error(err)
 		}
-		if !l.WaitFor(patience, func() bool {
-			m := r.client("l2tp-out2")
-			return m.String("status") == "connected" && m.Int("attempts") > 1
-		}) {
-			t.Errorf("not back: %v", r.client("l2tp-out2"))
+		if _, err := server.server.Transfer(r.near, addr, callSize); err != nil {
+			t.Error(err)
 		}
-		r.end()
-		server.clean()
-	}, lab.Timeout(4*time.Minute))
+	}
+	if !l.WaitFor(20*time.Second, func() bool { return len(server.Rows("/ppp active print")) == 2 }) {
+		t.Errorf("the server has %v", server.Rows("/ppp active print"))
+	}
+	// The server throws one out: it comes back.
+	if _, err := server.Show("/ppp active remove user2"); err != nil {
+		t.Error(err)
+	}
+	if !l.WaitFor(patience, func() bool {
+		m := r.client("l2tp-out2")
+		return m.String("status") == "connected" && m.Int("attempts") > 1
+	}) {
+		t.Errorf("not back: %v", r.client("l2tp-out2"))
+	}
+	r.end()
+	server.clean()
 }

@@ -59,15 +59,16 @@ func wholeSession(t *testing.T, r *rig, c *lab.Client, name string) {
 		t.Errorf("%s: /ip pool used print: %v", name, used)
 	}
 
-	up, err := c.Transfer(r.lan, labHost, transferSize)
+	size := less(r.path, int64(transferSize))
+	up, err := c.Transfer(r.lan, labHost, size)
 	if err != nil {
 		t.Errorf("%s: upload: %v", name, err)
 	}
-	down, err := r.lan.Transfer(c.Node, addr, transferSize)
+	down, err := r.lan.Transfer(c.Node, addr, size)
 	if err != nil {
 		t.Errorf("%s: download: %v", name, err)
 	}
-	t.Logf("%s: %d MB up at %.0f Mbit/s, down at %.0f", name, transferSize>>20, up, down)
+	t.Logf("%s: %d MB up at %.0f Mbit/s, down at %.0f", name, size>>20, up, down)
 
 	if err := c.Disconnect(t.Context()); err != nil {
 		t.Errorf("%s: %v", name, err)

@@ -85,18 +85,19 @@ type rig struct {
 	*lab.Culvert
 	internet, server, lan, nat *lab.Node
 
+	path     labPath
 	pristine string // the kernel's state before the first client
 }
 
 func newRig(t *testing.T, l *lab.L, c rigConfig) *rig {
 	t.Helper()
-	r := &rig{L: l, internet: l.Internet()}
+	r := &rig{L: l, internet: l.Internet(), path: c.Path}
 	r.server = r.internet.Host("server", labServer.String())
 	r.server.Forward()
 	r.lan = r.server.Host("lan", labHost.String())
 	c.Path.prepare(r.server)
 	r.Culvert = l.Culvert(r.server, c.toml())
-	c.Path.check(t, l, r.Culvert)
+	c.Path.check(t, r.Culvert)
 	r.pristine = r.kernelState()
 	return r
 }
