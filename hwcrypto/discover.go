@@ -20,6 +20,7 @@ type Algorithm struct {
 	Module   string // "kernel" if built in
 	Type     string // "aead", "skcipher", "shash", "ahash", "cipher", ...
 	Priority int    // the highest of one name is taken
+	Users    int    // the kernel's reference count, which every user raises: 1 when nobody uses it
 	Async    bool
 	Internal bool // only other algorithms may use it
 	Engine   bool // off the CPU, in a crypto engine
@@ -111,6 +112,8 @@ func ParseProcCrypto(r io.Reader) ([]Algorithm, error) {
 			a.Type = value
 		case "priority":
 			a.Priority, _ = strconv.Atoi(value)
+		case "refcnt":
+			a.Users, _ = strconv.Atoi(value)
 		case "async":
 			a.Async = value == "yes"
 		case "internal":

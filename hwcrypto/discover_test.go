@@ -43,7 +43,7 @@ type         : shash`
 func TestProcCrypto(t *testing.T) {
 	algs, err := ParseProcCrypto(strings.NewReader(procCrypto))
 	want := []Algorithm{
-		{Name: "authenc(hmac(md5),cbc(aes))", Driver: "authenc(hmac(md5-eip93), cbc(aes-eip93))", Module: "kernel", Type: "aead", Priority: 1500, Async: true, Engine: true, Tested: true},
+		{Name: "authenc(hmac(md5),cbc(aes))", Driver: "authenc(hmac(md5-eip93), cbc(aes-eip93))", Module: "kernel", Type: "aead", Priority: 1500, Users: 1, Async: true, Engine: true, Tested: true},
 		{Name: "cbc(aes)", Driver: "cbc-aes-neonbs", Module: "aes_arm_bs", Type: "skcipher", Priority: 250},
 		{Name: "cbc(aes)", Driver: "cbc-aes-qce", Type: "skcipher", Priority: 275, Async: true, Internal: true, Engine: true},
 		{Name: "sha1", Driver: "sha1-generic", Module: "kernel", Type: "shash", Priority: 100},

@@ -5,16 +5,22 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // linux/cryptouser.h and include/linux/crypto.h.
 const (
-	cryptoMsgGetAlg = 0x13
-	cryptoAlgLen    = 3*64 + 4*4 // struct crypto_user_alg
-	cfgPriority     = 1          // CRYPTOCFGA_PRIORITY_VAL
+	cryptoMsgNewAlg    = 0x10
+	cryptoMsgDelAlg    = 0x11
+	cryptoMsgUpdateAlg = 0x12
+	cryptoMsgGetAlg    = 0x13
+	cryptoNameLen      = 64                    // CRYPTO_MAX_NAME, with its NUL
+	cryptoAlgLen       = 3*cryptoNameLen + 4*4 // struct crypto_user_alg
+	cfgPriority        = 1                     // CRYPTOCFGA_PRIORITY_VAL
 
+	typeAEAD       = 3
 	flagTypeMask   = 0xf
 	flagAsync      = 0x80
 	flagTested     = 0x400
@@ -28,22 +34,93 @@ var typeNames = map[uint32]string{
 	1: "cipher", 2: "compress", 3: "aead", 4: "lskcipher", 5: "skcipher", 8: "kpp", 0xa: "acomp", 0xb: "scomp", 0xc: "rng", 0xd: "akcipher", 0xe: "shash", 0xf: "ahash",
 }
 
+// openCrypto opens NETLINK_CRYPTO; no answer is waited for longer than wait.
+func openCrypto(wait time.Duration) (fd int, err error) {
+	if fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_CRYPTO); err != nil {
+		return -1, err
+	}
+	timeout := unix.NsecToTimeval(int64(wait))
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func cryptoRequest(kind, flags uint16, body []byte) []byte {
+	b := binary.NativeEndian.AppendUint32(nil, uint32(unix.NLMSG_HDRLEN+len(body)))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = binary.NativeEndian.AppendUint16(b, flags|unix.NLM_F_REQUEST)
+	b = binary.NativeEndian.AppendUint32(b, 1)
+	b = binary.NativeEndian.AppendUint32(b, 0)
+	return append(b, body...)
+}
+
+// Instantiate has the kernel build an AEAD out of the drivers that its driver name spells out:
+// "echainiv(authenc(hmac(sha1-generic),cbc(aes-generic)))". An error's tree has EEXIST if it is there already, ENOENT if
+// the kernel lacks a part, ELIBBAD if it failed the kernel's own test. It needs CAP_NET_ADMIN, as the next two do.
+func Instantiate(driver string) error { return change("instantiate", cryptoMsgNewAlg, driver, nil) }
+
+// SetPriority changes which of several drivers of one name the kernel takes for whoever asks from now on: the one with the
+// highest. What is in use stays as it is. Everything that was built upon the driver is forgotten by the kernel.
+func SetPriority(driver string, priority int) error {
+	attr := binary.NativeEndian.AppendUint16(nil, unix.SizeofNlAttr+4)
+	attr = binary.NativeEndian.AppendUint16(attr, cfgPriority)
+	attr = binary.NativeEndian.AppendUint32(attr, uint32(int32(priority)))
+	return change("set the priority of", cryptoMsgUpdateAlg, driver, attr)
+}
+
+// Delete removes what Instantiate, or a user of it, has built; EBUSY in the error's tree says that it is in use.
+func Delete(driver string) error { return change("delete", cryptoMsgDelAlg, driver, nil) }
+
+// change sends one request about a driver and waits for the outcome. An instance is tested by the kernel before it answers.
+func change(what string, kind uint16, driver string, attr []byte) error {
+	fail := func(err error) error { return fmt.Errorf("hwcrypto: %s %s: %w", what, driver, err) }
+	if len(driver) >= cryptoNameLen {
+		return fail(unix.ENAMETOOLONG)
+	}
+	fd, err := openCrypto(10 * time.Second)
+	if err != nil {
+		return fail(fmt.Errorf("%w (CONFIG_CRYPTO_USER, or modprobe crypto_user)", err))
+	}
+	defer unix.Close(fd)
+	body := make([]byte, cryptoAlgLen)
+	copy(body[cryptoNameLen:], driver)
+	if kind == cryptoMsgNewAlg {
+		binary.NativeEndian.PutUint32(body[3*cryptoNameLen:], typeAEAD)
+		binary.NativeEndian.PutUint32(body[3*cryptoNameLen+4:], flagTypeMask)
+	}
+	req := cryptoRequest(kind, unix.NLM_F_ACK, append(body, attr...))
+	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fail(err)
+	}
+	buf := make([]byte, 4096)
+	for {
+		n, from, err := unix.Recvfrom(fd, buf, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return fail(err)
+		}
+		if nl, ok := from.(*unix.SockaddrNetlink); !ok || nl.Pid != 0 {
+			continue
+		}
+		if _, _, err := parseDump(buf[:n]); err != nil {
+			return fail(err)
+		}
+		return nil
+	}
+}
+
 // dumpAlgorithms asks NETLINK_CRYPTO for everything.
 func dumpAlgorithms() ([]Algorithm, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_CRYPTO)
+	fd, err := openCrypto(2 * time.Second)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	timeout := unix.NsecToTimeval(2e9)
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
-		return nil, err
-	}
-	req := make([]byte, unix.NLMSG_HDRLEN+cryptoAlgLen)
-	binary.NativeEndian.PutUint32(req, uint32(len(req)))
-	binary.NativeEndian.PutUint16(req[4:], cryptoMsgGetAlg)
-	binary.NativeEndian.PutUint16(req[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	binary.NativeEndian.PutUint32(req[8:], 1)
+	req := cryptoRequest(cryptoMsgGetAlg, unix.NLM_F_DUMP, make([]byte, cryptoAlgLen))
 	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, err
 	}
@@ -118,7 +195,7 @@ func parseAlgorithm(b []byte) (Algorithm, error) {
 	}
 	flags := binary.NativeEndian.Uint32(b[3*64+12:])
 	a := Algorithm{
-		Name: text(b[:64]), Driver: text(b[64:128]), Module: text(b[128:192]),
+		Name: text(b[:64]), Driver: text(b[64:128]), Module: text(b[128:192]), Users: int(int32(binary.NativeEndian.Uint32(b[3*64+8:]))),
 		Type:     typeNames[flags&flagTypeMask],
 		Async:    flags&flagAsync != 0,
 		Tested:   flags&flagTested != 0,

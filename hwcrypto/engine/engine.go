@@ -1,0 +1,560 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"culvert/hwcrypto"
+)
+
+// The settings of Options.Engine that are not a driver's name.
+const (
+	Auto     = "auto"     // whatever is fastest
+	Hardware = "hardware" // an engine wherever one works, however slow
+	Software = "software" // the processor
+)
+
+// Options are for Open.
+type Options struct {
+	Suites  []hwcrypto.Suite // those in use
+	Engine  string           // Auto, Hardware, Software or a driver's name; empty is Auto
+	Install Installer
+	// State is the file for what was measured and changed; empty: none.
+	State string
+	// PerPoint is how long a chain is measured with one packet size; 12 ms if zero.
+	PerPoint time.Duration
+	// Afresh measures although the file knows.
+	Afresh bool
+	Log    *slog.Logger
+}
+
+// Result is what one chain of drivers does of one suite.
+type Result struct {
+	Driver   string
+	Priority int // what the kernel gave it
+	Async    bool
+	Engine   bool // not the processor
+	// Each is the time for one packet of each of hwcrypto.Sizes through both SAs; zero if it was not measured.
+	Each [len(hwcrypto.Sizes)]time.Duration
+	// Failure says why there are no times; it failed the test or hung.
+	Failure string `json:",omitempty"`
+}
+
+// MBps is the throughput in megabytes of payload a second for the size at index i, 0 if it was not measured.
+func (r Result) MBps(i int) float64 {
+	if r.Each[i] <= 0 {
+		return 0
+	}
+	return float64(hwcrypto.Sizes[i]) / r.Each[i].Seconds() / 1e6
+}
+
+func (r Result) String() string {
+	switch {
+	case r.Failure != "":
+		return r.Driver + ": " + r.Failure
+	case r.Each[0] == 0:
+		return r.Driver
+	}
+	return fmt.Sprintf("%s: %.3g/%.3g/%.3g MB/s at %d/%d/%d octets", r.Driver, r.MBps(0), r.MBps(1), r.MBps(2), hwcrypto.Sizes[0], hwcrypto.Sizes[1], hwcrypto.Sizes[2])
+}
+
+// cost weighs the sizes as a download does: two full packets for each acknowledgement.
+func (r Result) cost() time.Duration { return r.Each[0] + 2*r.Each[2] }
+
+// Choice is the chain that the kernel's ESP will use for a suite, and why.
+type Choice struct {
+	Suite  hwcrypto.Suite
+	Driver string // "" if the kernel cannot do the suite
+	Engine bool
+	// Kernel is the chain that the kernel would use by itself.
+	Kernel string
+	Reason string
+	// Results are what it rests on, the kernel's own chain first; without times where there was nothing to choose.
+	Results []Result
+}
+
+// Engines holds the kernel's priorities as chosen. Its methods may be called from one goroutine at a time.
+type Engines struct {
+	o       Options
+	state   state
+	unlock  func()
+	choices []Choice
+}
+
+// margin is by how much another chain must be faster than the kernel's own to be worth a change.
+const margin = 1.05
+
+// raised is the priority of what was chosen. Those of the kernel's drivers are below 10,000, instances of templates too.
+const raised = 1 << 20
+
+// Open restores what an earlier process has left, measures what has to be, and steers the kernel. An error says that
+// nothing could be done, or not all of it; the Engines are valid nevertheless and have to be closed. When ctx ends no
+// further chain is tried, and suites that are not measured stay with the kernel's own choice.
+//
+// A suite for which the kernel has one chain is neither measured nor steered.
+func Open(ctx context.Context, o Options) (*Engines, error) {
+	o.Engine = cmp.Or(o.Engine, Auto)
+	o.PerPoint = cmp.Or(o.PerPoint, 12*time.Millisecond)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	e := &Engines{o: o, unlock: func() {}}
+	if o.State != "" {
+		unlock, err := lock(o.State)
+		if errors.Is(err, errBusy) {
+			return e, err
+		}
+		if err != nil {
+			// A board whose flash is not writable is measured at each start.
+			o.Log.Warn("the crypto engines' state cannot be kept", "file", o.State, "error", err)
+			e.o.State = ""
+		} else {
+			e.unlock = unlock
+			e.state = readState(o.State)
+		}
+	}
+	err := e.recover()
+	if board, kernel := board(), kernelRelease(); e.state.Board != board || e.state.Kernel != kernel {
+		e.state = state{Board: board, Kernel: kernel, Changed: e.state.Changed}
+	}
+	for _, s := range o.Suites {
+		if slices.ContainsFunc(e.choices, func(c Choice) bool { return c.Suite.KernelName() == s.KernelName() }) {
+			continue // the kernel chooses by name: one key length stands for all
+		}
+		c, cerr := e.choose(ctx, s)
+		e.choices = append(e.choices, c)
+		err = errors.Join(err, cerr)
+	}
+	return e, errors.Join(err, e.save())
+}
+
+// Choices are one for each algorithm of the kernel's that the suites need.
+func (e *Engines) Choices() []Choice { return e.choices }
+
+// Steered says whether the kernel is not as it was found.
+func (e *Engines) Steered() bool { return len(e.state.Changed) > 0 }
+
+// Close puts the kernel's priorities back and removes what was built for measuring, as far as nobody uses it.
+func (e *Engines) Close() error {
+	err := e.restore()
+	e.unlock()
+	e.unlock = func() {}
+	return err
+}
+
+func (e *Engines) save() error {
+	if e.o.State == "" {
+		return nil
+	}
+	e.state.Boot = ""
+	if e.state.Trying != "" || len(e.state.Changed) > 0 {
+		e.state.Boot = bootID()
+	}
+	if err := e.state.write(e.o.State); err != nil {
+		return fmt.Errorf("hwcrypto: crypto engines' state: %w", err)
+	}
+	return nil
+}
+
+// recover puts right what a process that did not end by itself has left.
+func (e *Engines) recover() error {
+	if e.state.Boot != bootID() {
+		e.state.Changed = nil // the boot has restored them
+		if driver := e.state.Trying; driver != "" {
+			e.o.Log.Warn("the machine went down while a crypto engine was measured: it is not tried again", "driver", driver)
+			e.state.Broken = append(e.state.Broken, driver)
+			e.state.Trying = ""
+		}
+		return nil
+	}
+	e.state.Trying = "" // the process ended, the machine did not
+	if len(e.state.Changed) == 0 {
+		return nil
+	}
+	e.o.Log.Info("restoring crypto priorities that an earlier run has left", "drivers", len(e.state.Changed))
+	return e.restore()
+}
+
+// restore undoes all changes, the newest first.
+func (e *Engines) restore() error {
+	if len(e.state.Changed) == 0 {
+		return nil
+	}
+	var errs []error
+	patience := 20
+	for _, c := range slices.Backward(e.state.Changed) {
+		err := hwcrypto.SetPriority(c.Driver, c.Priority)
+		if err == nil && c.Made {
+			// The kernel takes its time to forget SAs, and namespaces even more.
+			for err = hwcrypto.Delete(c.Driver); errors.Is(err, unix.EBUSY) && patience > 0; patience-- {
+				time.Sleep(10 * time.Millisecond)
+				err = hwcrypto.Delete(c.Driver)
+			}
+		}
+		// Gone with its module or forgotten with a part of it; or in use, and then harmless with its own priority.
+		if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {
+			errs = append(errs, err)
+		}
+	}
+	e.state.Changed = nil
+	return errors.Join(append(errs, e.save())...)
+}
+
+// set gives a driver a priority, remembering first what it had.
+func (e *Engines) set(a hwcrypto.Algorithm, priority int) error {
+	if !slices.ContainsFunc(e.state.Changed, func(c change) bool { return c.Driver == a.Driver }) {
+		e.state.Changed = append(e.state.Changed, change{Driver: a.Driver, Priority: a.Priority})
+		if err := e.save(); err != nil {
+			e.o.Log.Warn("a crash would leave crypto priorities changed until the next boot", "error", err)
+		}
+	}
+	return hwcrypto.SetPriority(a.Driver, priority)
+}
+
+// build has the kernel instantiate a chain, and notes all that came into being.
+func (e *Engines) build(driver string) error {
+	before, err := hwcrypto.Discover()
+	if err != nil {
+		return err
+	}
+	if find(before, driver).Driver != "" {
+		return nil
+	}
+	err = hwcrypto.Instantiate(driver)
+	if errors.Is(err, unix.EEXIST) {
+		err = nil
+	}
+	after, derr := hwcrypto.Discover()
+	if derr != nil {
+		return errors.Join(err, derr)
+	}
+	e.note(before, after, driver)
+	return err
+}
+
+// note remembers those parts of a chain that came into being between two listings, so that they are removed again.
+func (e *Engines) note(before, after []hwcrypto.Algorithm, driver string) {
+	var made []change
+	for _, a := range after {
+		if strings.ContainsRune(a.Driver, '(') && uses(driver, a.Driver) && find(before, a.Driver).Driver == "" {
+			made = append(made, change{Driver: a.Driver, Priority: a.Priority, Made: true})
+		}
+	}
+	// What is within is removed last.
+	slices.SortFunc(made, func(a, b change) int { return cmp.Compare(len(a.Driver), len(b.Driver)) })
+	e.state.Changed = append(e.state.Changed, made...)
+}
+
+func find(algs []hwcrypto.Algorithm, driver string) hwcrypto.Algorithm {
+	for _, a := range algs {
+		if a.Driver == driver {
+			return a
+		}
+	}
+	return hwcrypto.Algorithm{}
+}
+
+// choose does all for one suite.
+func (e *Engines) choose(ctx context.Context, s hwcrypto.Suite) (c Choice, err error) {
+	c.Suite = s
+	name := top(s)
+	kept := func(reason string, args ...any) (Choice, error) {
+		c.Driver, c.Reason = c.Kernel, fmt.Sprintf(reason, args...)
+		return c, nil
+	}
+	// A first pair of SAs loads the modules, and has the kernel build what it would use.
+	before, err := hwcrypto.Discover()
+	if err != nil {
+		return kept("the kernel does not tell its ciphers: %v", err)
+	}
+	algs, err := e.probe(s)
+	if err != nil {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOSYS) {
+			c, _ = kept("not in this kernel: %v", err)
+			return c, nil
+		}
+		c, _ = kept("no SA can be made: %v", err)
+		return c, err
+	}
+	own := hwcrypto.Best(algs, name)
+	c.Kernel, c.Engine = own.Driver, false
+	list := chains(algs, name, pin(e.o.Engine))
+	if i := slices.IndexFunc(list, func(x chain) bool { return x.driver == own.Driver }); i > 0 {
+		list = slices.Concat(list[i:i+1], list[:i], list[i+1:])
+	} else if i < 0 {
+		list = slices.Concat([]chain{{driver: own.Driver, name: name, priority: own.Priority, async: own.Async, engine: own.Engine, registered: true}}, list)
+	}
+	// What the setting does not want is not tried: it may be forbidden because it hangs.
+	list = slices.DeleteFunc(list, func(x chain) bool { return x.driver != own.Driver && !allowed(e.o.Engine, x.driver, x.engine) })
+	for _, x := range list {
+		c.Results = append(c.Results, Result{Driver: x.driver, Priority: x.priority, Async: x.async, Engine: x.engine})
+	}
+	c.Engine = list[0].engine
+	if len(list) == 1 {
+		if !allowed(e.o.Engine, list[0].driver, list[0].engine) {
+			return kept("it is the only one: there is none to go with crypto-engine = %q", e.o.Engine)
+		}
+		return kept("it is the only one")
+	}
+	e.note(before, algs, own.Driver)
+	if cached := e.cached(s, list); cached != nil && !e.o.Afresh {
+		c.Results = cached
+	} else if err := e.measure(ctx, s, c.Results); err != nil {
+		c, _ = kept("not measured: %v", err)
+		return c, err
+	} else {
+		e.keep(s, c.Results)
+	}
+	best, reason := pick(e.o.Engine, c.Results)
+	c.Reason = reason
+	c.Driver, c.Engine = best.Driver, best.Engine
+	if best.Driver == own.Driver {
+		return c, nil
+	}
+	if err := e.steer(s, best.Driver); err != nil {
+		c, _ = kept("%s could not be chosen: %v", best.Driver, err)
+		return c, err
+	}
+	return c, nil
+}
+
+// passes is how often each chain has its turn: a machine that is busy for a moment shall not decide.
+const passes = 3
+
+// measure fills the results in. The error is for what makes a choice impossible, not for a chain that fails.
+func (e *Engines) measure(ctx context.Context, s hwcrypto.Suite, results []Result) error {
+	for pass := range passes {
+		for i := range results {
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("out of time: %w", context.Cause(ctx))
+			}
+			r := &results[i]
+			if r.Failure != "" || !allowed(e.o.Engine, r.Driver, r.Engine) {
+				continue
+			}
+			if slices.Contains(e.state.Broken, r.Driver) {
+				r.Failure = "the machine went down while it was measured"
+				continue
+			}
+			err := e.try(s, r, pass == 0)
+			if errors.Is(err, unix.EPERM) {
+				return err
+			}
+			if err != nil {
+				r.Failure, r.Each = err.Error(), [len(r.Each)]time.Duration{}
+			}
+		}
+	}
+	if !slices.ContainsFunc(results, func(r Result) bool { return r.Failure == "" }) {
+		return fmt.Errorf("every one fails, %s", results[0])
+	}
+	return nil
+}
+
+// try measures one chain and keeps the shorter times, after testing it if asked to.
+func (e *Engines) try(s hwcrypto.Suite, r *Result, test bool) (err error) {
+	if err := e.build(r.Driver); err != nil {
+		return err
+	}
+	algs, err := hwcrypto.Discover()
+	if err != nil {
+		return err
+	}
+	a := find(algs, r.Driver)
+	if a.Driver == "" {
+		return errors.New("the kernel built it and lost it")
+	}
+	r.Priority, r.Async = a.Priority, a.Async
+	if r.Engine && test {
+		e.state.Trying = r.Driver
+		if err := e.save(); err != nil {
+			e.o.Log.Warn("if the engine takes the machine down, the next start will not know", "error", err)
+		}
+		defer func() { e.state.Trying = "" }()
+	}
+	if err := e.set(a, 2*raised); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hwcrypto.SetPriority(a.Driver, a.Priority)) }()
+	return inNamespace(e.o.Install, func(b *bench) error {
+		if test {
+			if err := b.taken(s, r.Driver); err != nil {
+				return err
+			}
+			if err := b.test(s); err != nil {
+				return err
+			}
+		}
+		return b.time(s, e.o.PerPoint/passes, &r.Each)
+	})
+}
+
+// taken says whether SAs made now use a chain: they must raise its count of users.
+func (b *bench) taken(s hwcrypto.Suite, driver string) error {
+	users := func() (int, error) {
+		algs, err := hwcrypto.Discover()
+		return find(algs, driver).Users, err
+	}
+	before, err := users()
+	if err != nil {
+		return err
+	}
+	_, remove, err := b.pair(s)
+	if err != nil {
+		return err
+	}
+	after, err := users()
+	if err := errors.Join(err, remove()); err != nil {
+		return err
+	}
+	if after <= before {
+		return errors.New("the kernel does not take it for an SA")
+	}
+	return nil
+}
+
+// steer makes the kernel take a chain from now on, and sees that it does.
+func (e *Engines) steer(s hwcrypto.Suite, driver string) error {
+	if err := e.build(driver); err != nil {
+		return err
+	}
+	algs, err := hwcrypto.Discover()
+	if err != nil {
+		return err
+	}
+	a := find(algs, driver)
+	if a.Driver == "" {
+		return fmt.Errorf("%s is gone", driver)
+	}
+	if err := e.set(a, raised); err != nil {
+		return err
+	}
+	err = inNamespace(e.o.Install, func(b *bench) error { return b.taken(s, driver) })
+	if err != nil {
+		return errors.Join(err, hwcrypto.SetPriority(a.Driver, a.Priority))
+	}
+	e.o.Log.Info("ESP's ciphers are chosen", "suite", s, "driver", driver)
+	return nil
+}
+
+// choosable are the results that a setting wants and that work.
+func choosable(setting string, results []Result) (out []Result) {
+	for _, r := range results {
+		if r.Failure == "" && allowed(setting, r.Driver, r.Engine) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// pick takes the best of the results, of which the first is the kernel's own choice.
+func pick(setting string, results []Result) (best Result, reason string) {
+	own := results[0]
+	list := choosable(setting, results)
+	var why string
+	if len(list) == 0 {
+		why = fmt.Sprintf("crypto-engine = %q cannot be obeyed; ", setting)
+		list = choosable(Auto, results)
+	}
+	best = list[0]
+	for _, r := range list[1:] {
+		than := float64(best.cost())
+		if best.Driver == own.Driver {
+			than /= margin // a change must be worth it
+		}
+		if float64(r.cost()) < than {
+			best = r
+		}
+	}
+	switch {
+	case own.Failure != "":
+		why += "the kernel's own choice fails; "
+	case setting != Auto && why == "":
+		why = fmt.Sprintf("crypto-engine = %q; ", setting)
+	case best.Driver == own.Driver:
+		why += "no other is faster; "
+	default:
+		why += "it is the fastest; "
+	}
+	var all []string
+	for _, r := range results {
+		all = append(all, r.String())
+	}
+	return best, why + strings.Join(all, "; ")
+}
+
+// cached returns the file's results if they are of just these chains.
+func (e *Engines) cached(s hwcrypto.Suite, list []chain) []Result {
+	for _, m := range e.state.Suites {
+		if m.Suite != s.String() || len(m.Chains) != len(list) {
+			continue
+		}
+		for _, r := range m.Chains {
+			if !slices.ContainsFunc(list, func(c chain) bool { return c.driver == r.Driver }) {
+				return nil
+			}
+		}
+		out := slices.Clone(m.Chains)
+		// The kernel's own choice comes first.
+		slices.SortStableFunc(out, func(a, b Result) int {
+			return cmp.Compare(boolInt(a.Driver != list[0].driver), boolInt(b.Driver != list[0].driver))
+		})
+		return out
+	}
+	return nil
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (e *Engines) keep(s hwcrypto.Suite, results []Result) {
+	e.state.Suites = slices.DeleteFunc(e.state.Suites, func(m measured) bool { return m.Suite == s.String() })
+	e.state.Suites = append(e.state.Suites, measured{Suite: s.String(), Chains: slices.Clone(results)})
+}
+
+// pin is the driver that Options.Engine names, if it does.
+func pin(setting string) string {
+	switch setting {
+	case Auto, Hardware, Software:
+		return ""
+	}
+	return setting
+}
+
+// allowed says whether a setting other than Auto wants a chain.
+func allowed(setting, driver string, engine bool) bool {
+	switch setting {
+	case Auto:
+		return true
+	case Hardware:
+		return engine
+	case Software:
+		return !engine
+	}
+	return uses(driver, setting)
+}
+
+// probe makes an SA pair of the suite and returns the kernel's ciphers while it is there.
+func (e *Engines) probe(s hwcrypto.Suite) (algs []hwcrypto.Algorithm, err error) {
+	err = inNamespace(e.o.Install, func(b *bench) error {
+		_, remove, err := b.pair(s)
+		if err != nil {
+			return err
+		}
+		algs, err = hwcrypto.Discover()
+		return errors.Join(err, remove())
+	})
+	return algs, err
+}
