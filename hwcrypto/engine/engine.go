@@ -85,7 +85,7 @@ type Choice struct {
 type Engines struct {
 	o       Options
 	state   state
-	unlock  func()
+	unlock  func() // nil as long as the file is not ours to write
 	choices []Choice
 }
 
@@ -106,25 +106,15 @@ func Open(ctx context.Context, o Options) (*Engines, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	e := &Engines{o: o, unlock: func() {}}
+	e := &Engines{o: o}
 	if o.State != "" {
-		unlock, err := lock(o.State)
-		if errors.Is(err, errBusy) {
-			return e, err
-		}
-		if err != nil {
-			// A board whose flash is not writable is measured at each start.
-			o.Log.Warn("the crypto engines' state cannot be kept", "file", o.State, "error", err)
-			e.o.State = ""
-		} else {
-			e.unlock = unlock
-			e.state = readState(o.State)
-		}
+		e.state = readState(o.State)
 	}
-	err := e.recover()
-	if board, kernel := board(), kernelRelease(); e.state.Board != board || e.state.Kernel != kernel {
-		e.state = state{Board: board, Kernel: kernel, Changed: e.state.Changed}
+	var err error
+	if (len(e.state.Changed) > 0 || e.state.Trying != "") && e.hold() == nil {
+		err = e.recover()
 	}
+	e.relate()
 	for _, s := range o.Suites {
 		if slices.ContainsFunc(e.choices, func(c Choice) bool { return c.Suite.KernelName() == s.KernelName() }) {
 			continue // the kernel chooses by name: one key length stands for all
@@ -145,13 +135,46 @@ func (e *Engines) Steered() bool { return len(e.state.Changed) > 0 }
 // Close puts the kernel's priorities back and removes what was built for measuring, as far as nobody uses it.
 func (e *Engines) Close() error {
 	err := e.restore()
-	e.unlock()
-	e.unlock = func() {}
+	if e.unlock != nil {
+		e.unlock()
+		e.unlock = nil
+	}
 	return err
 }
 
+// ErrBusy says that another process has steered the kernel, or is about to.
+var ErrBusy = errors.New("another culvert has hold of the crypto engines")
+
+// hold takes the file, and with it the kernel's priorities, for this process.
+func (e *Engines) hold() error {
+	if e.unlock != nil || e.o.State == "" {
+		return nil
+	}
+	unlock, err := lock(e.o.State)
+	switch {
+	case errors.Is(err, ErrBusy):
+		return err
+	case err != nil:
+		// A board whose files cannot be written is measured at each start.
+		e.o.Log.Warn("what is measured of the crypto engines cannot be kept", "file", e.o.State, "error", err)
+		e.o.State = ""
+		return nil
+	}
+	e.unlock = unlock
+	e.state = readState(e.o.State)
+	e.relate()
+	return nil
+}
+
+// relate drops what the state says of another board or kernel.
+func (e *Engines) relate() {
+	if board, kernel := board(), kernelRelease(); e.state.Board != board || e.state.Kernel != kernel {
+		e.state = state{Board: board, Kernel: kernel, Boot: e.state.Boot, Trying: e.state.Trying, Changed: e.state.Changed}
+	}
+}
+
 func (e *Engines) save() error {
-	if e.o.State == "" {
+	if e.o.State == "" || e.unlock == nil {
 		return nil
 	}
 	e.state.Boot = ""

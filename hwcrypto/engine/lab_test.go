@@ -207,8 +207,13 @@ func TestLabSteering(t *testing.T) {
 		if got := newSA(t, cbcSHA1); got != direct {
 			t.Errorf("a new SA uses %s", got)
 		}
-		if _, err := Open(t.Context(), Options{Suites: suites, State: file, Install: install}); !errors.Is(err, errBusy) {
-			t.Errorf("a second process: %v", err)
+		second := steered(t, Options{Suites: suites, State: file})
+		if c := second.Choices()[0]; c.Driver != direct || second.Steered() || !strings.Contains(c.Reason, "running daemon") {
+			t.Errorf("a second process: %+v", c)
+		}
+		l.Must(second.Close(), "close the second")
+		if got := newSA(t, cbcSHA1); got != direct {
+			t.Errorf("with a second process a new SA uses %s", got)
 		}
 		measuring := pairs
 		l.Must(e.Close(), "close")

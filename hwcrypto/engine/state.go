@@ -77,9 +77,6 @@ func (s *state) write(file string) error {
 	return err
 }
 
-// errBusy says that another process is at it.
-var errBusy = errors.New("another culvert has hold of the crypto engines")
-
 // lock takes the state file's directory, making it if need be, until unlock; the kernel unlocks it when the process ends.
 func lock(file string) (unlock func(), err error) {
 	dir := filepath.Dir(file)
@@ -93,7 +90,7 @@ func lock(file string) (unlock func(), err error) {
 	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		unix.Close(fd)
 		if err == unix.EWOULDBLOCK {
-			return nil, errBusy
+			return nil, ErrBusy
 		}
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
