@@ -34,13 +34,18 @@ func (a AFALG) New(c Config) (Transform, error) {
 	if err := c.Suite.check(c.Keys); err != nil {
 		return nil, err
 	}
+	return a.open(c, a.kernelName(c.Suite))
+}
+
+// open asks the kernel for name.
+func (a AFALG) open(c Config, name string) (Transform, error) {
 	if a == AFALGAead {
-		return newAlgAEAD(c)
+		return newAlgAEAD(c, name)
 	}
 	if c.Suite.AEAD() {
 		return nil, fmt.Errorf("%w: %s by parts", ErrUnsupported, c.Suite)
 	}
-	blocks, err := newAlgCBC(c.Suite, c.Keys.Enc)
+	blocks, err := newAlgCBC(c.Suite, name, c.Keys.Enc)
 	if err != nil {
 		return nil, err
 	}
@@ -53,6 +58,53 @@ func (a AFALG) New(c Config) (Transform, error) {
 		return nil, err
 	}
 	return newComposed(c, blocks, m), nil
+}
+
+// kernelName is what the provider asks the kernel for.
+func (a AFALG) kernelName(s Suite) string {
+	if a == AFALGAead {
+		return s.KernelName()
+	}
+	return s.Cipher.kernelName()
+}
+
+// pinnedDriver is AF_ALG by the name of a driver, or of what the kernel builds upon it.
+type pinnedDriver struct {
+	AFALG
+	driver string
+}
+
+// Name implements Provider.
+func (p pinnedDriver) Name() string { return p.AFALG.Name() + " " + p.driver }
+
+// New implements Provider.
+func (p pinnedDriver) New(c Config) (Transform, error) {
+	if err := c.Suite.check(c.Keys); err != nil {
+		return nil, err
+	}
+	algs, err := Discover()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	a, ok := p.algorithm(c.Suite, algs)
+	if !ok {
+		return nil, fmt.Errorf("%w: %s by %s", ErrUnsupported, c.Suite, p.driver)
+	}
+	return p.AFALG.open(c, a.Driver)
+}
+
+// algorithm is the first chain with the driver in it.
+func (p pinnedDriver) algorithm(s Suite, algs []Algorithm) (Algorithm, bool) {
+	if p.AFALG == AFALGCipher && s.AEAD() {
+		return Algorithm{}, false
+	}
+	name := p.AFALG.kernelName(s)
+	for _, c := range Chains(algs, name, p.driver) {
+		if Uses(c.Driver, p.driver) {
+			return Algorithm{Name: name, Driver: c.Driver, Priority: c.Priority, Async: c.Async, Engine: c.Engine}, true
+		}
+	}
+	return Algorithm{}, false
 }
 
 // KernelName is what the kernel's crypto API calls the suite as a whole.
@@ -83,7 +135,7 @@ type algAEAD struct {
 	out   []byte
 }
 
-func newAlgAEAD(c Config) (*algAEAD, error) {
+func newAlgAEAD(c Config, name string) (*algAEAD, error) {
 	if c.ESN {
 		// authencesn reads the sequence number from a place of its own; IKEv1 never negotiates ESN.
 		return nil, fmt.Errorf("%w: 64-bit sequence numbers over AF_ALG", ErrUnsupported)
@@ -93,7 +145,7 @@ func newAlgAEAD(c Config) (*algAEAD, error) {
 		key = authencKey(c.Keys)
 		defer clear(key)
 	}
-	sock, err := openAlg("aead", s.KernelName(), key, s.ICV, headerLen+s.IVLen(), s.IVLen())
+	sock, err := openAlg("aead", name, key, s.ICV, headerLen+s.IVLen(), s.IVLen())
 	if err != nil {
 		return nil, err
 	}
@@ -159,8 +211,8 @@ type algCBC struct {
 	out  []byte
 }
 
-func newAlgCBC(s Suite, key []byte) (*algCBC, error) {
-	sock, err := openAlg("skcipher", s.Cipher.kernelName(), key, 0, 0, s.IVLen())
+func newAlgCBC(s Suite, name string, key []byte) (*algCBC, error) {
+	sock, err := openAlg("skcipher", name, key, 0, 0, s.IVLen())
 	if err != nil {
 		return nil, err
 	}

@@ -16,12 +16,14 @@ type Mode uint8
 const (
 	Auto         Mode = iota // whichever is measured to be fastest
 	SoftwareOnly             // never ask the kernel
-	KernelFirst              // the kernel's ciphers wherever they work, however slow
+	KernelFirst              // the kernel's ciphers wherever they work, however slow; so too with Options.Driver
 )
 
 // Options are for Open.
 type Options struct {
 	Mode Mode
+	// Driver has the kernel's ciphers done by one of its drivers where that can be, and otherwise by software.
+	Driver string
 	// PerPoint is how long one provider is measured with one packet size; 4 ms if zero.
 	PerPoint time.Duration
 	Log      *slog.Logger
@@ -35,7 +37,6 @@ type Providers struct {
 	mode     Mode
 	perPoint time.Duration
 	log      *slog.Logger
-	kernel   []Algorithm
 
 	mu      sync.Mutex
 	choices map[Suite]Choice
@@ -66,17 +67,21 @@ func Open(o Options) *Providers {
 	if o.PerPoint == 0 {
 		o.PerPoint = 4 * time.Millisecond
 	}
+	mode := o.Mode
+	if o.Driver != "" {
+		mode = KernelFirst
+	}
 	p := &Providers{
-		mode: o.Mode, perPoint: o.PerPoint, log: o.Log,
+		mode: mode, perPoint: o.PerPoint, log: o.Log,
 		choices: make(map[Suite]Choice), broken: make(map[brokenKey]error),
 	}
-	if o.Mode != SoftwareOnly {
+	if mode != SoftwareOnly {
 		p.list = slices.Clone(o.Providers)
 		if p.list == nil && algPresent() {
 			p.list = []Provider{AFALGAead, AFALGCipher, AFALGSplit}
-		}
-		if len(p.list) > 0 {
-			p.kernel, _ = Discover()
+			if o.Driver != "" {
+				p.list = []Provider{pinnedDriver{AFALGAead, o.Driver}, pinnedDriver{AFALGCipher, o.Driver}}
+			}
 		}
 	}
 	p.list = append(p.list, Software{})
@@ -138,7 +143,7 @@ func (p *Providers) choose(s Suite) Choice {
 	}
 	c.Provider = best.Provider
 	if best.Provider != soft.Provider {
-		c.Driver = p.driver(s, best.Provider)
+		c.Driver = best.Driver.Driver
 	}
 	var b strings.Builder
 	for i, r := range c.Results {
@@ -153,8 +158,8 @@ func (p *Providers) choose(s Suite) Choice {
 		default:
 			fmt.Fprintf(&b, "%s: %s", r.Provider, r)
 		}
-		if d := p.driver(s, r.Provider); d != "" && r.Err == nil {
-			fmt.Fprintf(&b, " by %s", d)
+		if r.Driver.Driver != "" {
+			fmt.Fprintf(&b, " by %s", r.Driver.Driver)
 		}
 	}
 	if p.mode == KernelFirst {
@@ -164,15 +169,21 @@ func (p *Providers) choose(s Suite) Choice {
 	return c
 }
 
-// driver names the kernel's driver that a provider gets for a suite.
-func (p *Providers) driver(s Suite, provider string) string {
-	switch provider {
-	case AFALGAead.Name():
-		return Best(p.kernel, s.KernelName()).Driver
-	case AFALGCipher.Name(), AFALGSplit.Name():
-		return Best(p.kernel, s.Cipher.kernelName()).Driver
+// driver is the kernel's driver that a provider gets for a suite, which it has asked for by now.
+func (p *Providers) driver(s Suite, q Provider) Algorithm {
+	a, ok := q.(interface{ kernelName(Suite) string })
+	if !ok {
+		return Algorithm{}
 	}
-	return ""
+	algs, err := Discover()
+	if err != nil {
+		return Algorithm{}
+	}
+	if q, ok := q.(pinnedDriver); ok {
+		a, _ := q.algorithm(s, algs)
+		return a
+	}
+	return Best(algs, a.kernelName(s))
 }
 
 // Choices are all that were made, in the order of Suites.

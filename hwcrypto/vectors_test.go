@@ -22,7 +22,7 @@ var softParts = parts{"software",
 }
 
 var algParts = parts{"af_alg",
-	func(s Suite, k []byte) (blockMode, error) { return newAlgCBC(s, k) },
+	func(s Suite, k []byte) (blockMode, error) { return newAlgCBC(s, s.Cipher.kernelName(), k) },
 	func(h Hash, k []byte) (mac, error) { return newAlgMAC(h, k) },
 }
 

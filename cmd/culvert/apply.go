@@ -55,6 +55,8 @@ func needsRestart(old, cfg *config.Config) string {
 		return "l2tp.server.listen"
 	case old.System.DataPath != cfg.System.DataPath:
 		return "system.data-path"
+	case old.System.CryptoEngine != cfg.System.CryptoEngine:
+		return "system.crypto-engine"
 	case old.IPsec.MarkMask != cfg.IPsec.MarkMask:
 		return "ipsec.mark-mask"
 	}

@@ -56,6 +56,7 @@ type daemon struct {
 	xfrm    *xfrm.Backend          // ESP in the kernel
 	userESP userESP                // ESP in this process
 	crypto  *hwcrypto.Providers    // what does its ciphers
+	engines *engines               // chooses what does the kernel's
 	portmap *portmap.Table         // tells clients behind one NAT apart for the kernel's L2TP; nil also without nf_tables
 	ike     *ikev1.Engine          // who may have an SA
 	suites  []ipsec.Suite          // what ESP can do
@@ -127,6 +128,7 @@ func runDaemon(ctx context.Context, c *invocation) int {
 		return exitFailed
 	}
 	defer server.Close()
+	defer func() { d.engines.close(d.logger("crypto")) }() // after the SAs are released
 	defer d.release()
 	if err := errors.Join(d.prepareBoard(ctx), d.open()); err != nil {
 		log.Error("not started", "error", err)
@@ -178,6 +180,7 @@ func (d *daemon) open() error {
 	if d.path.l2tp == inUserspace {
 		d.makeUserL2TP() // first, since our own ESP delivers to it
 	}
+	d.openEngines()
 	if usesIPsec(d.cfg) {
 		if err := d.openIPsec(); err != nil {
 			return err

@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 	"culvert/ppp/kernel":              {"culvert/ppp", "culvert/ppp/netif", "golang.org/x/sys/"},
 	"culvert/ppp/netif":               {"github.com/vishvananda/netlink/", "github.com/vishvananda/netlink", "golang.org/x/sys/"},
 	"culvert/hwcrypto":                {"golang.org/x/crypto/", "golang.org/x/sys/"},
+	"culvert/hwcrypto/engine":         {"culvert/hwcrypto", "golang.org/x/sys/"},
 	"culvert/ipsec/esp":               {"culvert/dgram", "culvert/ipsec", "culvert/hwcrypto", "golang.org/x/sys/"},
 	"culvert/ipsec/portmap":           {"golang.org/x/sys/"},
 	"culvert/l2tp/user":               {"culvert/l2tp"},

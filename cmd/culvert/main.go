@@ -53,6 +53,7 @@ type invocation struct {
 	who            string
 	json           bool
 	demo           demo.Options
+	measure        bool
 	stdin          io.Reader
 	stdout, stderr io.Writer
 }
@@ -65,6 +66,7 @@ func commands() []command {
 		{"explain", "ADDRESS|USER [--json]", "why a client is not connected: what it did, and the cause in one sentence", runExplain},
 		{"demo", "", "a server and a client in network namespaces of this machine, traffic through the tunnel, what was seen", runDemo},
 		{"cert", "ca|server|client|revoke|show", "makes certificates for servers and clients; see culvert cert help", nil},
+		{"crypto", "[-c FILE] [--json] [--measure]", "which ciphers and engines this machine has, how fast they are, which ESP uses and why", runCrypto},
 		{"version", "", "which build this is", runVersion},
 	}
 }
@@ -94,7 +96,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			fmt.Fprintf(inv.flags.Output(), "usage: culvert %s\n  %s\n", strings.TrimSpace(c.name+" "+c.args), c.about)
 			inv.flags.PrintDefaults()
 		}
-		if c.name == "run" || c.name == "check" {
+		if c.name == "run" || c.name == "check" || c.name == "crypto" {
 			inv.flags.StringVar(&inv.config, "c", defaultConfig, "configuration `FILE`")
 		}
 		if c.name == "run" || c.name == "console" || c.name == "explain" {
@@ -110,6 +112,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		if c.name == "demo" {
 			inv.flags.StringVar(&inv.demo.DataPath, "data-path", "userspace", "who moves the packets at both ends: auto, kernel or userspace (`WHO`)")
 			inv.flags.Float64Var(&inv.demo.Seconds, "seconds", 2, "send for so many `SECONDS` each way")
+		}
+		if c.name == "crypto" {
+			inv.flags.BoolVar(&inv.json, "json", false, "for programs")
+			inv.flags.BoolVar(&inv.measure, "measure", false, "measure again what is known")
 		}
 		for _, a := range args[1:] {
 			if a == "-h" || a == "-help" || a == "--help" {

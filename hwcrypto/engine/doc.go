@@ -12,6 +12,6 @@
 // What was measured, and what has been changed, is in a file: the next start on the same board and kernel measures
 // nothing, and one after a crash first restores.
 //
-// Files: chain.go (which chains there are), loop.go (the SAs and packets), state.go (the file), engine.go (choice). Who
+// Files: engine.go (steering), measure.go (choice), loop.go (the SAs and packets), state.go (the file). Who
 // makes the SAs is the caller's business: this package does not know XFRM's messages.
 package engine

@@ -33,7 +33,9 @@ type Options struct {
 	PerPoint time.Duration
 	// Afresh measures although the file knows.
 	Afresh bool
-	Log    *slog.Logger
+	// All measures, though it changes nothing, where there is nothing to choose.
+	All bool
+	Log *slog.Logger
 }
 
 // Result is what one chain of drivers does of one suite.
@@ -86,6 +88,7 @@ type Engines struct {
 	o       Options
 	state   state
 	unlock  func() // nil as long as the file is not ours to write
+	busy    bool   // another process has steered the kernel
 	choices []Choice
 }
 
@@ -111,8 +114,13 @@ func Open(ctx context.Context, o Options) (*Engines, error) {
 		e.state = readState(o.State)
 	}
 	var err error
-	if (len(e.state.Changed) > 0 || e.state.Trying != "") && e.hold() == nil {
-		err = e.recover()
+	if len(e.state.Changed) > 0 || e.state.Trying != "" {
+		if e.hold() == nil {
+			err = e.recover()
+		} else {
+			e.busy = true
+			e.state.Changed, e.state.Trying = nil, "" // another's to restore
+		}
 	}
 	e.relate()
 	for _, s := range o.Suites {
@@ -214,6 +222,9 @@ func (e *Engines) restore() error {
 	var errs []error
 	patience := 20
 	for _, c := range slices.Backward(e.state.Changed) {
+		if c.Made {
+			c.Priority = 0 // should it be in use, and stay: nobody had it before, nobody shall get it
+		}
 		err := hwcrypto.SetPriority(c.Driver, c.Priority)
 		if err == nil && c.Made {
 			// The kernel takes its time to forget SAs, and namespaces even more.
@@ -222,7 +233,7 @@ func (e *Engines) restore() error {
 				err = hwcrypto.Delete(c.Driver)
 			}
 		}
-		// Gone with its module or forgotten with a part of it; or in use, and then harmless with its own priority.
+		// Gone with its module or forgotten with a part of it; or in use.
 		if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {
 			errs = append(errs, err)
 		}
@@ -242,32 +253,37 @@ func (e *Engines) set(a hwcrypto.Algorithm, priority int) error {
 	return hwcrypto.SetPriority(a.Driver, priority)
 }
 
-// build has the kernel instantiate a chain, and notes all that came into being.
-func (e *Engines) build(driver string) error {
+// build has the kernel instantiate a chain if it is not there, and notes all that comes into being.
+func (e *Engines) build(driver string) (hwcrypto.Algorithm, error) {
 	before, err := hwcrypto.Discover()
 	if err != nil {
-		return err
+		return hwcrypto.Algorithm{}, err
 	}
-	if find(before, driver).Driver != "" {
-		return nil
+	if a := find(before, driver); a.Driver != "" {
+		return a, nil
 	}
-	err = hwcrypto.Instantiate(driver)
-	if errors.Is(err, unix.EEXIST) {
+	if err = hwcrypto.Instantiate(driver); errors.Is(err, unix.EEXIST) {
 		err = nil
 	}
 	after, derr := hwcrypto.Discover()
-	if derr != nil {
-		return errors.Join(err, derr)
+	if derr == nil {
+		e.note(before, after, driver)
 	}
-	e.note(before, after, driver)
-	return err
+	if err = errors.Join(err, derr); err != nil {
+		return hwcrypto.Algorithm{}, err
+	}
+	a := find(after, driver)
+	if a.Driver == "" {
+		err = fmt.Errorf("the kernel has built %s and lost it", driver)
+	}
+	return a, err
 }
 
 // note remembers those parts of a chain that came into being between two listings, so that they are removed again.
 func (e *Engines) note(before, after []hwcrypto.Algorithm, driver string) {
 	var made []change
 	for _, a := range after {
-		if strings.ContainsRune(a.Driver, '(') && uses(driver, a.Driver) && find(before, a.Driver).Driver == "" {
+		if len(a.Driver) < hwcrypto.MaxDriver && strings.ContainsRune(a.Driver, '(') && hwcrypto.Uses(driver, a.Driver) && find(before, a.Driver).Driver == "" {
 			made = append(made, change{Driver: a.Driver, Priority: a.Priority, Made: true})
 		}
 	}
@@ -288,7 +304,7 @@ func find(algs []hwcrypto.Algorithm, driver string) hwcrypto.Algorithm {
 // choose does all for one suite.
 func (e *Engines) choose(ctx context.Context, s hwcrypto.Suite) (c Choice, err error) {
 	c.Suite = s
-	name := top(s)
+	name := s.ESPName()
 	kept := func(reason string, args ...any) (Choice, error) {
 		c.Driver, c.Reason = c.Kernel, fmt.Sprintf(reason, args...)
 		return c, nil
@@ -304,28 +320,51 @@ func (e *Engines) choose(ctx context.Context, s hwcrypto.Suite) (c Choice, err e
 			c, _ = kept("not in this kernel: %v", err)
 			return c, nil
 		}
-		c, _ = kept("no SA can be made: %v", err)
+		for _, x := range hwcrypto.Chains(before, name, pin(e.o.Engine)) {
+			c.Results = append(c.Results, Result{Driver: x.Driver, Priority: x.Priority, Async: x.Async, Engine: x.Engine})
+		}
+		c, _ = kept("not tried: %v", err)
 		return c, err
 	}
 	own := hwcrypto.Best(algs, name)
 	c.Kernel, c.Engine = own.Driver, false
-	list := chains(algs, name, pin(e.o.Engine))
-	if i := slices.IndexFunc(list, func(x chain) bool { return x.driver == own.Driver }); i > 0 {
+	list := hwcrypto.Chains(algs, name, pin(e.o.Engine))
+	if i := slices.IndexFunc(list, func(x hwcrypto.Chain) bool { return x.Driver == own.Driver }); i > 0 {
 		list = slices.Concat(list[i:i+1], list[:i], list[i+1:])
 	} else if i < 0 {
-		list = slices.Concat([]chain{{driver: own.Driver, name: name, priority: own.Priority, async: own.Async, engine: own.Engine, registered: true}}, list)
+		list = slices.Concat([]hwcrypto.Chain{{Driver: own.Driver, Priority: own.Priority, Async: own.Async, Engine: own.Engine}}, list)
 	}
 	// What the setting does not want is not tried: it may be forbidden because it hangs.
-	list = slices.DeleteFunc(list, func(x chain) bool { return x.driver != own.Driver && !allowed(e.o.Engine, x.driver, x.engine) })
+	list = slices.DeleteFunc(list, func(x hwcrypto.Chain) bool { return x.Driver != own.Driver && !allowed(e.o.Engine, x.Driver, x.Engine) })
 	for _, x := range list {
-		c.Results = append(c.Results, Result{Driver: x.driver, Priority: x.priority, Async: x.async, Engine: x.engine})
+		c.Results = append(c.Results, Result{Driver: x.Driver, Priority: x.Priority, Async: x.Async, Engine: x.Engine})
 	}
-	c.Engine = list[0].engine
+	c.Engine = list[0].Engine
+	if e.busy {
+		why := "the running daemon has seen to it"
+		for _, m := range e.state.Suites {
+			if m.Suite == s.String() && slices.ContainsFunc(m.Chains, func(r Result) bool { return r.Driver == own.Driver }) {
+				c.Results = m.Chains
+				_, reason := pick(e.o.Engine, m.Chains)
+				why += "; " + reason
+			}
+		}
+		return kept("%s", why)
+	}
 	if len(list) == 1 {
-		if !allowed(e.o.Engine, list[0].driver, list[0].engine) {
+		if !allowed(e.o.Engine, list[0].Driver, list[0].Engine) {
 			return kept("it is the only one: there is none to go with crypto-engine = %q", e.o.Engine)
 		}
+		if e.o.All {
+			r := &c.Results[0]
+			if err := inNamespace(e.o.Install, func(b *bench) error { return errors.Join(b.test(s), b.time(s, e.o.PerPoint, &r.Each)) }); err != nil {
+				r.Failure = err.Error()
+			}
+		}
 		return kept("it is the only one")
+	}
+	if err := e.hold(); err != nil {
+		return kept("%v", err)
 	}
 	e.note(before, algs, own.Driver)
 	if cached := e.cached(s, list); cached != nil && !e.o.Afresh {
@@ -339,212 +378,14 @@ func (e *Engines) choose(ctx context.Context, s hwcrypto.Suite) (c Choice, err e
 	best, reason := pick(e.o.Engine, c.Results)
 	c.Reason = reason
 	c.Driver, c.Engine = best.Driver, best.Engine
-	if best.Driver == own.Driver {
-		return c, nil
+	if algs, err = hwcrypto.Discover(); err == nil && hwcrypto.Best(algs, name).Driver == best.Driver {
+		return c, nil // as by itself
 	}
 	if err := e.steer(s, best.Driver); err != nil {
 		c, _ = kept("%s could not be chosen: %v", best.Driver, err)
 		return c, err
 	}
 	return c, nil
-}
-
-// passes is how often each chain has its turn: a machine that is busy for a moment shall not decide.
-const passes = 3
-
-// measure fills the results in. The error is for what makes a choice impossible, not for a chain that fails.
-func (e *Engines) measure(ctx context.Context, s hwcrypto.Suite, results []Result) error {
-	for pass := range passes {
-		for i := range results {
-			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("out of time: %w", context.Cause(ctx))
-			}
-			r := &results[i]
-			if r.Failure != "" || !allowed(e.o.Engine, r.Driver, r.Engine) {
-				continue
-			}
-			if slices.Contains(e.state.Broken, r.Driver) {
-				r.Failure = "the machine went down while it was measured"
-				continue
-			}
-			err := e.try(s, r, pass == 0)
-			if errors.Is(err, unix.EPERM) {
-				return err
-			}
-			if err != nil {
-				r.Failure, r.Each = err.Error(), [len(r.Each)]time.Duration{}
-			}
-		}
-	}
-	if !slices.ContainsFunc(results, func(r Result) bool { return r.Failure == "" }) {
-		return fmt.Errorf("every one fails, %s", results[0])
-	}
-	return nil
-}
-
-// try measures one chain and keeps the shorter times, after testing it if asked to.
-func (e *Engines) try(s hwcrypto.Suite, r *Result, test bool) (err error) {
-	if err := e.build(r.Driver); err != nil {
-		return err
-	}
-	algs, err := hwcrypto.Discover()
-	if err != nil {
-		return err
-	}
-	a := find(algs, r.Driver)
-	if a.Driver == "" {
-		return errors.New("the kernel built it and lost it")
-	}
-	r.Priority, r.Async = a.Priority, a.Async
-	if r.Engine && test {
-		e.state.Trying = r.Driver
-		if err := e.save(); err != nil {
-			e.o.Log.Warn("if the engine takes the machine down, the next start will not know", "error", err)
-		}
-		defer func() { e.state.Trying = "" }()
-	}
-	if err := e.set(a, 2*raised); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, hwcrypto.SetPriority(a.Driver, a.Priority)) }()
-	return inNamespace(e.o.Install, func(b *bench) error {
-		if test {
-			if err := b.taken(s, r.Driver); err != nil {
-				return err
-			}
-			if err := b.test(s); err != nil {
-				return err
-			}
-		}
-		return b.time(s, e.o.PerPoint/passes, &r.Each)
-	})
-}
-
-// taken says whether SAs made now use a chain: they must raise its count of users.
-func (b *bench) taken(s hwcrypto.Suite, driver string) error {
-	users := func() (int, error) {
-		algs, err := hwcrypto.Discover()
-		return find(algs, driver).Users, err
-	}
-	before, err := users()
-	if err != nil {
-		return err
-	}
-	_, remove, err := b.pair(s)
-	if err != nil {
-		return err
-	}
-	after, err := users()
-	if err := errors.Join(err, remove()); err != nil {
-		return err
-	}
-	if after <= before {
-		return errors.New("the kernel does not take it for an SA")
-	}
-	return nil
-}
-
-// steer makes the kernel take a chain from now on, and sees that it does.
-func (e *Engines) steer(s hwcrypto.Suite, driver string) error {
-	if err := e.build(driver); err != nil {
-		return err
-	}
-	algs, err := hwcrypto.Discover()
-	if err != nil {
-		return err
-	}
-	a := find(algs, driver)
-	if a.Driver == "" {
-		return fmt.Errorf("%s is gone", driver)
-	}
-	if err := e.set(a, raised); err != nil {
-		return err
-	}
-	err = inNamespace(e.o.Install, func(b *bench) error { return b.taken(s, driver) })
-	if err != nil {
-		return errors.Join(err, hwcrypto.SetPriority(a.Driver, a.Priority))
-	}
-	e.o.Log.Info("ESP's ciphers are chosen", "suite", s, "driver", driver)
-	return nil
-}
-
-// choosable are the results that a setting wants and that work.
-func choosable(setting string, results []Result) (out []Result) {
-	for _, r := range results {
-		if r.Failure == "" && allowed(setting, r.Driver, r.Engine) {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
-// pick takes the best of the results, of which the first is the kernel's own choice.
-func pick(setting string, results []Result) (best Result, reason string) {
-	own := results[0]
-	list := choosable(setting, results)
-	var why string
-	if len(list) == 0 {
-		why = fmt.Sprintf("crypto-engine = %q cannot be obeyed; ", setting)
-		list = choosable(Auto, results)
-	}
-	best = list[0]
-	for _, r := range list[1:] {
-		than := float64(best.cost())
-		if best.Driver == own.Driver {
-			than /= margin // a change must be worth it
-		}
-		if float64(r.cost()) < than {
-			best = r
-		}
-	}
-	switch {
-	case own.Failure != "":
-		why += "the kernel's own choice fails; "
-	case setting != Auto && why == "":
-		why = fmt.Sprintf("crypto-engine = %q; ", setting)
-	case best.Driver == own.Driver:
-		why += "no other is faster; "
-	default:
-		why += "it is the fastest; "
-	}
-	var all []string
-	for _, r := range results {
-		all = append(all, r.String())
-	}
-	return best, why + strings.Join(all, "; ")
-}
-
-// cached returns the file's results if they are of just these chains.
-func (e *Engines) cached(s hwcrypto.Suite, list []chain) []Result {
-	for _, m := range e.state.Suites {
-		if m.Suite != s.String() || len(m.Chains) != len(list) {
-			continue
-		}
-		for _, r := range m.Chains {
-			if !slices.ContainsFunc(list, func(c chain) bool { return c.driver == r.Driver }) {
-				return nil
-			}
-		}
-		out := slices.Clone(m.Chains)
-		// The kernel's own choice comes first.
-		slices.SortStableFunc(out, func(a, b Result) int {
-			return cmp.Compare(boolInt(a.Driver != list[0].driver), boolInt(b.Driver != list[0].driver))
-		})
-		return out
-	}
-	return nil
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func (e *Engines) keep(s hwcrypto.Suite, results []Result) {
-	e.state.Suites = slices.DeleteFunc(e.state.Suites, func(m measured) bool { return m.Suite == s.String() })
-	e.state.Suites = append(e.state.Suites, measured{Suite: s.String(), Chains: slices.Clone(results)})
 }
 
 // pin is the driver that Options.Engine names, if it does.
@@ -566,7 +407,7 @@ func allowed(setting, driver string, engine bool) bool {
 	case Software:
 		return !engine
 	}
-	return uses(driver, setting)
+	return hwcrypto.Uses(driver, setting)
 }
 
 // probe makes an SA pair of the suite and returns the kernel's ciphers while it is there.

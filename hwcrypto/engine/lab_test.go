@@ -91,7 +91,7 @@ func newSA(t *testing.T, s hwcrypto.Suite) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return hwcrypto.Best(algs, top(s)).Driver
+	return hwcrypto.Best(algs, s.ESPName()).Driver
 }
 
 // A kernel with one chain for each suite is left alone.
@@ -162,7 +162,7 @@ func TestLabSteering(t *testing.T) {
 			return func(l Loop) (func() error, error) {
 				pairs++
 				algs, err := hwcrypto.Discover()
-				if err != nil || hwcrypto.Best(algs, top(l.Suite)).Driver != driver {
+				if err != nil || hwcrypto.Best(algs, l.Suite.ESPName()).Driver != driver {
 					return install(l)
 				}
 				wrong := l.Keys

@@ -1,0 +1,212 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"culvert/hwcrypto"
+)
+
+// passes is how often each chain has its turn: a machine that is busy for a moment shall not decide.
+const passes = 3
+
+// measure fills the results in. The error is for what makes a choice impossible, not for a chain that fails.
+func (e *Engines) measure(ctx context.Context, s hwcrypto.Suite, results []Result) error {
+	for pass := range passes {
+		for i := range results {
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("out of time: %w", context.Cause(ctx))
+			}
+			r := &results[i]
+			if r.Failure != "" || !allowed(e.o.Engine, r.Driver, r.Engine) {
+				continue
+			}
+			if slices.Contains(e.state.Broken, r.Driver) {
+				r.Failure = "the machine went down while it was measured"
+				continue
+			}
+			err := e.try(s, r, pass == 0)
+			if errors.Is(err, unix.EPERM) {
+				return err
+			}
+			if err != nil {
+				r.Failure, r.Each = err.Error(), [len(r.Each)]time.Duration{}
+			}
+		}
+	}
+	if !slices.ContainsFunc(results, func(r Result) bool { return r.Failure == "" }) {
+		return fmt.Errorf("every one fails, %s", results[0])
+	}
+	return nil
+}
+
+// try measures one chain and keeps the shorter times, after testing it if asked to.
+func (e *Engines) try(s hwcrypto.Suite, r *Result, test bool) (err error) {
+	algs, err := hwcrypto.Discover()
+	if err != nil {
+		return err
+	}
+	a := hwcrypto.Best(algs, s.ESPName())
+	// What the kernel takes anyway, it is let. The name of that may be too long to be told by.
+	byItself := a.Driver == r.Driver
+	if !byItself {
+		if a, err = e.build(r.Driver); err != nil {
+			return err
+		}
+	}
+	r.Priority, r.Async = a.Priority, a.Async
+	if r.Engine && test {
+		e.state.Trying = r.Driver
+		if err := e.save(); err != nil {
+			e.o.Log.Warn("if the engine takes the machine down, the next start will not know", "error", err)
+		}
+		defer func() { e.state.Trying = "" }()
+	}
+	if !byItself {
+		if err := e.set(a, 2*raised); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, hwcrypto.SetPriority(a.Driver, a.Priority)) }()
+	}
+	return inNamespace(e.o.Install, func(b *bench) error {
+		if test {
+			if err := b.taken(s, r.Driver); err != nil {
+				return err
+			}
+			if err := b.test(s); err != nil {
+				return err
+			}
+		}
+		return b.time(s, e.o.PerPoint/passes, &r.Each)
+	})
+}
+
+// taken says whether SAs made now use a chain: they must raise its count of users.
+func (b *bench) taken(s hwcrypto.Suite, driver string) error {
+	users := func() (int, error) {
+		algs, err := hwcrypto.Discover()
+		return find(algs, driver).Users, err
+	}
+	before, err := users()
+	if err != nil {
+		return err
+	}
+	_, remove, err := b.pair(s)
+	if err != nil {
+		return err
+	}
+	after, err := users()
+	if err := errors.Join(err, remove()); err != nil {
+		return err
+	}
+	if after <= before {
+		return errors.New("the kernel does not take it for an SA")
+	}
+	return nil
+}
+
+// steer makes the kernel take a chain from now on, and sees that it does.
+func (e *Engines) steer(s hwcrypto.Suite, driver string) error {
+	a, err := e.build(driver)
+	if err != nil {
+		return err
+	}
+	if err := e.set(a, raised); err != nil {
+		return err
+	}
+	err = inNamespace(e.o.Install, func(b *bench) error { return b.taken(s, driver) })
+	if err != nil {
+		return errors.Join(err, hwcrypto.SetPriority(a.Driver, a.Priority))
+	}
+	e.o.Log.Info("ESP's ciphers are chosen", "suite", s, "driver", driver)
+	return nil
+}
+
+// choosable are the results that a setting wants and that work.
+func choosable(setting string, results []Result) (out []Result) {
+	for _, r := range results {
+		if r.Failure == "" && allowed(setting, r.Driver, r.Engine) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// pick takes the best of the results, of which the first is the kernel's own choice.
+func pick(setting string, results []Result) (best Result, reason string) {
+	own := results[0]
+	list := choosable(setting, results)
+	var why string
+	if len(list) == 0 {
+		why = fmt.Sprintf("crypto-engine = %q cannot be obeyed; ", setting)
+		list = choosable(Auto, results)
+	}
+	if len(list) == 0 {
+		return own, "every one fails"
+	}
+	best = list[0]
+	for _, r := range list[1:] {
+		than := float64(best.cost())
+		if best.Driver == own.Driver {
+			than /= margin // a change must be worth it
+		}
+		if float64(r.cost()) < than {
+			best = r
+		}
+	}
+	switch {
+	case own.Failure != "":
+		why += "the kernel's own choice fails; "
+	case setting != Auto && why == "":
+		why = fmt.Sprintf("crypto-engine = %q; ", setting)
+	case best.Driver == own.Driver:
+		why += "no other is faster; "
+	default:
+		why += "it is the fastest; "
+	}
+	var all []string
+	for _, r := range results {
+		all = append(all, r.String())
+	}
+	return best, why + strings.Join(all, "; ")
+}
+
+// cached returns the file's results if they are of just these chains.
+func (e *Engines) cached(s hwcrypto.Suite, list []hwcrypto.Chain) []Result {
+	for _, m := range e.state.Suites {
+		if m.Suite != s.String() || len(m.Chains) != len(list) {
+			continue
+		}
+		for _, r := range m.Chains {
+			if !slices.ContainsFunc(list, func(c hwcrypto.Chain) bool { return c.Driver == r.Driver }) {
+				return nil
+			}
+		}
+		out := slices.Clone(m.Chains)
+		// The kernel's own choice comes first.
+		slices.SortStableFunc(out, func(a, b Result) int {
+			return cmp.Compare(boolInt(a.Driver != list[0].Driver), boolInt(b.Driver != list[0].Driver))
+		})
+		return out
+	}
+	return nil
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (e *Engines) keep(s hwcrypto.Suite, results []Result) {
+	e.state.Suites = slices.DeleteFunc(e.state.Suites, func(m measured) bool { return m.Suite == s.String() })
+	e.state.Suites = append(e.state.Suites, measured{Suite: s.String(), Chains: slices.Clone(results)})
+}
