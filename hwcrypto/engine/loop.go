@@ -44,7 +44,7 @@ const (
 	// patience is how long a packet may take through both SAs: an engine that needs longer has hung or dropped it.
 	patience = 300 * time.Millisecond
 	// burst is how many packets are under way at once: what is asynchronous can show what it has.
-	burst = 32
+	burst = 16
 )
 
 // bench is a network namespace with the two ends of a loop in it. All its methods run on the thread that made it.
@@ -344,7 +344,7 @@ func (b *bench) time(s hwcrypto.Suite, perPoint time.Duration, each *[len(hwcryp
 	for i, n := range hwcrypto.Sizes {
 		text := make([]byte, n)
 		begun := time.Now()
-		for rounds := 0; rounds < 3 || time.Since(begun) < perPoint; rounds++ {
+		for rounds := 0; rounds < 2 || time.Since(begun) < perPoint; rounds++ {
 			start := time.Now()
 			for range burst {
 				if err := b.send(text); err != nil {
