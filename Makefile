@@ -79,7 +79,7 @@ kernel-boards: deps-boards ## the emulated boards' kernels: Debian's, fetched, a
 	@rootfs/kernel/malta-be.sh
 
 test-boards: kernel-boards ## what the emulated ARM and MIPS boards prove
-	$(GO) test -run '^TestBoard' -count 1 -timeout 60m -v ./board/lab
+	$(GO) test -run '^TestBoard' -count 1 -timeout 60m -v ./board/lab ./hwcrypto/...
 
 kernel: deps ## the lab's own Linux 6.12, built once and cached (about 7 minutes on two cores)
 	@board/lab/kernel.sh

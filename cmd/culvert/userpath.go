@@ -50,7 +50,9 @@ func (d *daemon) openUserESP(log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	d.crypto = hwcrypto.Open(hwcrypto.Options{Mode: cryptoMode(d.cfg.System.CryptoEngine), Log: log})
+	crypto := providerOptions(d.cfg.System.CryptoEngine)
+	crypto.Log = log
+	d.crypto = hwcrypto.Open(crypto)
 	d.userESP = userESP{esp.New(esp.Options{
 		Crypto:       d.crypto,
 		SendUDP:      d.natt.SendESP,
@@ -62,17 +64,6 @@ func (d *daemon) openUserESP(log *slog.Logger) error {
 	d.esp = d.userESP
 	d.loop.add(d.userESP.Backend)
 	return nil
-}
-
-// cryptoMode is `[system] crypto-engine` for ciphers outside of the kernel's ESP.
-func cryptoMode(engine string) hwcrypto.Mode {
-	switch engine {
-	case "software":
-		return hwcrypto.SoftwareOnly
-	case "hardware":
-		return hwcrypto.KernelFirst
-	}
-	return hwcrypto.Auto
 }
 
 // serveUserESP begins to receive, and meanwhile finds out who does the ciphers of the proposals fastest; until that is
