@@ -81,6 +81,27 @@ kernel-boards: deps-boards ## the emulated boards' kernels: Debian's, fetched, a
 test-boards: kernel-boards ## what the emulated ARM and MIPS boards prove
 	$(GO) test -run '^TestBoard' -count 1 -timeout 60m -v ./board/lab ./hwcrypto/...
 
+.PHONY: deps-buildroot buildroot buildroot-image dist
+deps-buildroot: ## the same for Buildroot
+	@board/lab/deps.sh buildroot
+
+# BUILDROOT is a Buildroot source tree: git clone https://gitlab.com/buildroot.org/buildroot.git
+BUILDROOT ?=
+buildroot: deps-buildroot ## the external tree against BUILDROOT=...: style, defconfigs, the package for every board
+	@buildroot/check.sh "$(BUILDROOT)" mips mipsel arm arm64
+
+buildroot-image: deps-buildroot ## an image for qemu-mips made by BUILDROOT=..., booted twice: one serves, the other dials
+	@rootfs/kernel/malta-be.sh >/dev/null
+	@image=$$(buildroot/image.sh "$(BUILDROOT)") && \
+	CULVERT_BUILDROOT_IMAGE=$$image $(GO) test -count 1 -run '^TestImage' -timeout 15m -v ./buildroot
+
+dist: ## the source with all modules in one archive, for builds without a network
+	@mkdir -p $(BUILD) && rm -rf $(BUILD)/culvert-$(VERSION)
+	git archive --prefix=culvert-$(VERSION)/ HEAD | tar -C $(BUILD) -xf -
+	cd $(BUILD)/culvert-$(VERSION) && $(GO) mod vendor
+	tar -C $(BUILD) --sort=name --owner=0 --group=0 --mtime=@$$(git log -1 --format=%ct) -cJf $(BUILD)/culvert-$(VERSION).tar.xz culvert-$(VERSION)
+	@rm -rf $(BUILD)/culvert-$(VERSION) && ls -l $(BUILD)/culvert-$(VERSION).tar.xz
+
 kernel: deps ## the lab's own Linux 6.12, built once and cached (about 7 minutes on two cores)
 	@board/lab/kernel.sh
 

@@ -1,12 +1,17 @@
 #!/bin/sh
 # Installs the Debian packages that the tests and the demo use. Quiet and quick when they are all there.
-# usage: deps.sh [boards]	boards: also what the emulated boards, their kernels and images need
+# usage: deps.sh [boards|buildroot]
+#	boards		also what the emulated boards, their kernels and images need
+#	buildroot	and what Buildroot wants of a machine besides
 set -eu
 packages="build-essential flex bison bc libelf-dev libssl-dev xz-utils kmod procps linux-source-6.12
 user-mode-linux strongswan-charon strongswan-starter strongswan-swanctl libstrongswan-standard-plugins libcharon-extra-plugins
 libstrongswan-extra-plugins xl2tpd ppp softether-vpnserver softether-vpncmd iproute2 iptables nftables iperf3 tcpdump tshark
-iputils-ping netcat-openbsd qemu-user-static ca-certificates git"
-[ "${1:-}" != boards ] || packages="$packages qemu-system-arm qemu-system-mips gcc-mips-linux-gnu libc6-dev-mips-cross"
+iputils-ping netcat-openbsd qemu-user-static ca-certificates git busybox-static shellcheck"
+case ${1:-} in
+boards | buildroot) packages="$packages qemu-system-arm qemu-system-mips gcc-mips-linux-gnu libc6-dev-mips-cross" ;;
+esac
+[ "${1:-}" != buildroot ] || packages="$packages rsync cpio unzip bc file fakeroot patchelf python3-magic flake8"
 missing=
 for p in $packages; do
 	case $(dpkg-query -W -f '${Status}' "$p" 2>/dev/null) in

@@ -42,6 +42,8 @@ var allowed = map[string][]string{
 	"culvert/cmd/culvert/internal/logring": {},
 	"culvert/board/lab":                    {"golang.org/x/sys/"},
 	"culvert/board/lab/demo":               {"culvert/board/lab"},
+	"culvert/buildroot":                    {},
+	"culvert/buildroot/openwrt":            {},
 }
 
 func TestImports(t *testing.T) {

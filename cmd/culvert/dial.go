@@ -395,7 +395,7 @@ func (dl *dialer) ppp() ppp.Config {
 	c.Name, c.Auth = dl.d.cfg.Server.PPP.Name, nil
 	c.User, c.Password, c.Allow = dl.cfg.User, dl.cfg.Password, dl.cfg.Allow
 	c.MTU, c.MRU, c.Keepalive = dl.cfg.MTU, dl.cfg.MRU, dl.cfg.Keepalive
-	c.PeerDNS = dl.cfg.UsePeerDNS != "no"
+	c.PeerDNS = dl.cfg.UsePeerDNS != "no" || p.OnUp != "" // its script is told them
 	c.IPv6, c.Encrypt = p.UseIPv6, p.Encrypt
 	return c
 }

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"os/exec"
+	"strconv"
+	"strings"
 	"time"
 
 	"culvert/cmd/culvert/internal/config"
@@ -315,12 +317,18 @@ func (s *session) script(path string, n ppp.Network) {
 	if path == "" {
 		return
 	}
+	var dns []string // that the server we called has told
+	for _, a := range n.DNS {
+		dns = append(dns, a.String())
+	}
 	env := []string{
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
 		"INTERFACE=" + s.unit.Name(),
 		"USER=" + s.grant.User,
-		"LOCAL_ADDRESS=" + n.Local.String(),
-		"REMOTE_ADDRESS=" + n.Remote.String(),
+		"LOCAL_ADDRESS=" + addrText(n.Local),
+		"REMOTE_ADDRESS=" + addrText(n.Remote),
+		"MTU=" + strconv.Itoa(n.MTU),
+		"DNS_SERVERS=" + strings.Join(dns, " "),
 		"CALLER_ID=" + s.caller().CallerID,
 		"REMOTE_ENDPOINT=" + s.l2tp.Tunnel.Peer.Remote.String(),
 	}
@@ -335,4 +343,12 @@ func (s *session) script(path string, n ppp.Network) {
 			s.d.logger("script").Warn("script failed", "script", path, "user", s.grant.User, "error", err)
 		}
 	})
+}
+
+// addrText is an address for a script; one that there is none of is empty.
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
