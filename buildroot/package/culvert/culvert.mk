@@ -33,7 +33,7 @@ CULVERT_GOENV = GOARCH=amd64
 endif
 
 define CULVERT_CONFIGURE_CMDS
-	cd $(@D); test -d vendor || \
+	cd $(@D); test -d $(CULVERT_OVERRIDE_SRCDIR)/vendor || \
 		$(HOST_GO_HOST_ENV) GOFLAGS=-mod=mod GOSUMDB=off \
 		GOPROXY="$(call qstrip,$(BR2_PACKAGE_CULVERT_GOPROXY))" \
 		$(GO_BIN) mod vendor
