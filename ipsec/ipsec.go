@@ -91,7 +91,8 @@ type SA struct {
 	Suite         Suite
 	Keys          Keys
 	Selector      Selector
-	Replay        int // window in packets, 0 means the backend's default
+	Replay        int  // window in packets, 0 means the backend's default
+	ESN           bool // extended sequence numbers (RFC 4303 section 2.2.1)
 	Soft, Hard    Lifetime
 }
 

@@ -259,6 +259,7 @@ type sealer interface {
 	ipsec.Backend
 	// Suites are those that can be agreed on, strongest first.
 	Suites() []ipsec.Suite
+	ESN() bool // extended sequence numbers can be done
 	Serve(func(ipsec.Event))
 	// Hold keeps what carries the mark from leaving for remote in the clear, until Unhold.
 	Hold(m ipsec.Mark, remote netip.Addr) error
@@ -294,6 +295,7 @@ func (d *daemon) openXFRM(log *slog.Logger) error {
 // end in an SA that cannot be made.
 func (d *daemon) ikeConfig(cfg *config.Config) ikev1.Config {
 	ike := cfg.IPsec
+	ike.Suites, ike.ESN = d.suites, d.esp.ESN()
 	ike.Peers = slices.Clone(ike.Peers)
 	for i := range ike.Peers {
 		p := &ike.Peers[i]

@@ -28,6 +28,9 @@ type userESP struct {
 // Suites are those that can be done without the kernel.
 func (userESP) Suites() []ipsec.Suite { return esp.Suites() }
 
+// ESN says that our own ESP counts as far as it has to.
+func (userESP) ESN() bool { return true }
+
 // Hold has nothing to do: what is sent with a mark leaves through the mark's SA, or not at all.
 func (userESP) Hold(ipsec.Mark, netip.Addr) error { return nil }
 

@@ -139,7 +139,7 @@ func (b *Backend) Install(conf ipsec.SA) error {
 	if b.all[conf.ID()] != nil || conf.Dir == ipsec.In && old.in[conf.SPI] != nil {
 		return ipsec.ErrSAExists
 	}
-	s, err := newSA(conf, b.o.Crypto, b.o.Now(), b.o.PeerPort, false)
+	s, err := newSA(conf, b.o.Crypto, b.o.Now(), b.o.PeerPort, conf.ESN)
 	if err != nil {
 		return err
 	}

@@ -105,9 +105,14 @@ func (c *child) sa(d ipsec.Direction) ipsec.SA {
 	p := c.client.path
 	sa := ipsec.SA{
 		Dir: d, SPI: c.in, Mark: c.client.mark, Local: p.Local.Addr(), Remote: p.Remote.Addr(), Mode: ipsec.Transport,
-		Suite: c.choice.suite, Keys: c.keysIn, Selector: c.selector,
-		Soft: ipsec.Lifetime{Bytes: c.choice.bytes(), Packets: softPackets},
-		Hard: ipsec.Lifetime{Packets: hardPackets}, // time is ours to watch, bytes the initiator's
+		Suite: c.choice.suite, Keys: c.keysIn, Selector: c.selector, ESN: c.choice.esn,
+		Soft: ipsec.Lifetime{Bytes: c.choice.bytes()}, // time is ours to watch, bytes the initiator's
+	}
+	if limit := c.client.peer.Proposal.Bytes; limit != 0 && (sa.Soft.Bytes == 0 || limit < sa.Soft.Bytes) {
+		sa.Soft.Bytes = limit
+	}
+	if !sa.ESN {
+		sa.Soft.Packets, sa.Hard.Packets = softPackets, hardPackets
 	}
 	if c.choice.udp() {
 		sa.Encap = ipsec.Encap{Local: p.Local.Port(), Remote: p.Remote.Port()}
@@ -231,7 +236,7 @@ func (c *child) activate(now time.Time) {
 	}
 	sa := c.sa(ipsec.Out)
 	e.log.Info("SA pair installed", "mark", cl.mark, "remote", cl.path.Remote, "suite", c.choice.suite, "spi-in", c.in, "spi-out", c.out,
-		"udp", sa.Encap != ipsec.Encap{}, "pfs", pfsName(c.choice.group), "lifetime", c.choice.lifetime)
+		"udp", sa.Encap != ipsec.Encap{}, "pfs", pfsName(c.choice.group), "esn", c.choice.esn, "lifetime", c.choice.lifetime)
 	if !cl.up {
 		cl.up = true
 		if f := e.env.PeerUp; f != nil {

@@ -21,6 +21,9 @@ type Config struct {
 	// Fragment is the longest datagram, headers included, that a message goes in whole to a peer that announces IKE
 	// fragmentation; 0 means DefaultFragment.
 	Fragment int
+	// Suites are all that the data plane can do; empty means everything. ESN says that it can do extended sequence numbers.
+	Suites []ipsec.Suite
+	ESN    bool
 }
 
 const (
@@ -68,7 +71,8 @@ type Profile struct {
 type Proposal struct {
 	Suites   []ipsec.Suite // every acceptable suite, strongest first; ICVBits filled in
 	Lifetime time.Duration
-	PFS      Group // 0: none demanded; a peer that brings a KE payload of an allowed group is answered either way
+	Bytes    uint64 // upper bound: an SA that has carried so much is renewed; 0 for none
+	PFS      Group  // 0: none demanded; a peer that brings a KE payload of an allowed group is answered either way
 }
 
 // Cipher is a phase 1 encryption algorithm with its key length (RFC 2409 appendix A, RFC 3602).

@@ -140,8 +140,8 @@ func (e *Engine) Dial(now time.Time, d Dial) (ipsec.Mark, error) {
 	c.offers = offers(&c.peer)
 	c.suites = c.peer.Proposal.Suites
 	if len(c.suites) == 0 {
-		c.suites = commonSuites
-		c.peer.Proposal.Suites = commonSuites
+		c.suites = e.can(commonSuites)
+		c.peer.Proposal.Suites = c.suites
 	}
 	if len(c.offers) == 0 || c.offers[0][0].method == noMethod || c.peer.Proposal.PFS != 0 && c.peer.Proposal.PFS.publicLen() == 0 {
 		return 0, errDialOffer

@@ -18,11 +18,26 @@ func (d *dialing) propose(sa *phase1, r *rekeying) {
 		suites, r.group = []ipsec.Suite{r.old.choice.suite}, r.old.choice.group
 	}
 	life := d.peer.Proposal.Lifetime
-	for _, s := range suites[:min(len(suites), maxOffer)] {
-		r.choices = append(r.choices, phase2Choice{
+	for _, s := range suites {
+		c := phase2Choice{
 			suite: s, group: r.group, encap: sa.encapsulation(), lifetime: time.Duration(seconds(life, defaultPhase2)) * time.Second,
-		})
+			kilobytes: d.peer.Proposal.Bytes >> 10,
+		}
+		if s.Cipher == ipsec.ChaCha20Poly1305 && !sa.vendors.culvert {
+			continue // nobody else knows the number
+		}
+		if sa.vendors.culvert && sa.e.cfg.ESN { // others may not like the attribute
+			long := c
+			long.esn = true
+			r.choices = append(r.choices, long)
+		}
+		r.choices = append(r.choices, c)
 	}
+	most := maxOffer
+	if sa.vendors.culvert {
+		most *= 2
+	}
+	r.choices = r.choices[:min(len(r.choices), most)]
 	r.offer = phase2Offer(r.choices, r.in)
 	local, remote := sa.path.Local.Addr(), sa.path.Remote.Addr()
 	r.ids = [2][]byte{isakmp.IDFromAddr(local, udp, d.port).Append(nil), isakmp.IDFromAddr(remote, udp, defaultPort).Append(nil)}

@@ -30,7 +30,7 @@ func (sa *phase1) presents() (out []isakmp.Payload) {
 			out = append(out, id.Payload())
 		}
 	}
-	return append(out, isakmp.VendorDPD.Payload(), fragmentationID(true))
+	return append(out, isakmp.VendorDPD.Payload(), fragmentationID(true), isakmp.VendorCulvert.Payload())
 }
 
 // transmit sends our next message and sees to it that it is sent again.

@@ -52,6 +52,9 @@ func (sa *phase1) announcements() (out []isakmp.Payload) {
 	if sa.vendors.fragmentation {
 		out = append(out, fragmentationID(sa.vendors.fragWord))
 	}
+	if sa.vendors.culvert {
+		out = append(out, isakmp.VendorCulvert.Payload())
+	}
 	return append(out, isakmp.VendorDPD.Payload())
 }
 

@@ -2,6 +2,7 @@ package ikev1
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -33,6 +34,19 @@ var (
 		{Cipher: ipsec.TripleDES, KeyBits: 192, Integrity: ipsec.HMACSHA1, ICVBits: 96},
 	}
 )
+
+// can leaves out the suites that the data plane cannot do, unless nothing would be left.
+func (e *Engine) can(suites []ipsec.Suite) []ipsec.Suite {
+	out := slices.DeleteFunc(slices.Clone(suites), func(s ipsec.Suite) bool {
+		return len(e.cfg.Suites) > 0 && !slices.ContainsFunc(e.cfg.Suites, func(k ipsec.Suite) bool {
+			return k.Cipher == s.Cipher && k.KeyBits == s.KeyBits && k.Integrity == s.Integrity
+		})
+	})
+	if len(out) == 0 {
+		return suites
+	}
+	return out
+}
 
 // offers are the lists of phase 1 transforms to propose to a peer, one after the other. A profile that names nothing is
 // filled in with what they hold, for the server may begin phase 1 as well. In aggressive mode the public value goes with
@@ -122,6 +136,8 @@ func phase2Offer(list []phase2Choice, spi ipsec.SPI) isakmp.SA {
 		switch c.suite.Cipher {
 		case ipsec.TripleDES:
 			t.ID = isakmp.ESP3DES
+		case ipsec.ChaCha20Poly1305:
+			t.ID = isakmp.ESPChaCha20Poly1305
 		case ipsec.AESGCM:
 			t.ID = isakmp.ESPAESGCM16
 			fallthrough
@@ -134,8 +150,15 @@ func phase2Offer(list []phase2Choice, spi ipsec.SPI) isakmp.SA {
 		if c.group != 0 {
 			t.Attributes = append(t.Attributes, isakmp.Basic(isakmp.P2Group, uint16(c.group)))
 		}
+		if c.esn {
+			t.Attributes = append(t.Attributes, isakmp.Basic(isakmp.P2ESN, 1)) // RFC 4304
+		}
 		t.Attributes = append(t.Attributes,
 			isakmp.Basic(isakmp.P2LifeType, isakmp.LifeSeconds), isakmp.Variable32(isakmp.P2LifeDuration, seconds(c.lifetime, defaultPhase2)))
+		if c.kilobytes != 0 {
+			t.Attributes = append(t.Attributes,
+				isakmp.Basic(isakmp.P2LifeType, isakmp.LifeKilobytes), isakmp.Variable32(isakmp.P2LifeDuration, uint32(min(c.kilobytes, math.MaxUint32))))
+		}
 		p.Transforms = append(p.Transforms, t)
 	}
 	return isakmp.NewSA(p)
@@ -187,7 +210,7 @@ func takenPhase2(offered []phase2Choice, answer isakmp.SA) (c phase2Choice, ok b
 	}
 	for _, c := range offered {
 		if decoded.suite.Cipher != c.suite.Cipher || decoded.suite.KeyBits != c.suite.KeyBits || decoded.suite.Integrity != c.suite.Integrity ||
-			decoded.encap != c.encap || decoded.group != c.group {
+			decoded.encap != c.encap || decoded.group != c.group || decoded.esn != c.esn {
 			continue
 		}
 		c.spi = ipsec.SPI(beUint32(got.SPI))

@@ -177,6 +177,7 @@ func (p *Profile) describe() string {
 // phase2Choice is one ESP transform, decoded, with what goes with it.
 type phase2Choice struct {
 	suite     ipsec.Suite
+	esn       bool  // extended sequence numbers
 	group     Group // of perfect forward secrecy, 0 for none
 	encap     uint64
 	lifetime  time.Duration
@@ -218,6 +219,8 @@ type phase2Rules struct {
 	floated  bool
 	// shortSHA256: the peer cuts HMAC-SHA-256 to 96 bits where RFC 4868 has 128; anything else is better.
 	shortSHA256 bool
+	culvert     bool // the peer means what we mean by the numbers for private use
+	esn         bool // we can do extended sequence numbers
 }
 
 // choosePhase2 picks the transform whose suite stands first in the proposal, whatever the initiator's order is.
@@ -234,21 +237,25 @@ func choosePhase2(offer isakmp.SA, r *phase2Rules) (best phase2Choice, why refus
 		}
 		for _, t := range prop.Transforms {
 			c, supported := decodePhase2(t)
-			if !supported {
+			if !supported || c.suite.Cipher == ipsec.ChaCha20Poly1305 && !r.culvert || c.esn && !r.esn {
 				continue
 			}
 			rank := r.rank(c.suite)
 			if rank < 0 {
 				continue
 			}
+			order := rank << 1
+			if !c.esn {
+				order++ // where there is a choice
+			}
 			if miss := r.check(&c); miss != 0 {
 				why = max(why, miss)
 				continue
 			}
-			if ok && rank >= bestRank {
+			if ok && order >= bestRank {
 				continue
 			}
-			bestRank, ok = rank, true
+			bestRank, ok = order, true
 			best = c
 			best.suite = r.proposal.Suites[rank&0xffff] // with the length of the ICV
 			best.spi = spi
@@ -336,7 +343,7 @@ func decodePhase2(t isakmp.Transform) (c phase2Choice, ok bool) {
 			c.group = Group(v)
 		case isakmp.P2LifeType, isakmp.P2LifeDuration:
 		case isakmp.P2ESN:
-			if v != 0 {
+			if c.esn = v == 1; v > 1 {
 				return c, false
 			}
 		default:
@@ -349,6 +356,11 @@ func decodePhase2(t isakmp.Transform) (c phase2Choice, ok bool) {
 	case isakmp.ESP3DES:
 		s.Cipher, s.KeyBits = ipsec.TripleDES, 192
 		if bits != 0 && bits != 192 {
+			return c, false
+		}
+	case isakmp.ESPChaCha20Poly1305:
+		s.Cipher, s.KeyBits = ipsec.ChaCha20Poly1305, 256
+		if bits != 0 && bits != 256 {
 			return c, false
 		}
 	case isakmp.ESPAES, isakmp.ESPAESGCM16:

@@ -17,6 +17,7 @@ type vendors struct {
 	microsoft      bool
 	windows        uint32 // version word of Microsoft's, 0 if it came without
 	racoon         bool
+	culvert        bool
 	cisco          bool
 	fragmentation  bool
 	fragWord       bool // the fragmentation id has a capability word
@@ -61,6 +62,8 @@ func (v *vendors) read(payloads []isakmp.Payload) {
 		case isakmp.VendorMSNT5:
 			v.microsoft = true
 			v.windows, _ = known.Word()
+		case isakmp.VendorCulvert:
+			v.culvert = true
 		case isakmp.VendorRacoon:
 			v.racoon = true
 		case isakmp.VendorUnity, isakmp.VendorCiscoVPN:
@@ -93,6 +96,8 @@ var windowsNames = map[uint32]string{
 // software guesses what the client is; empty where nothing tells.
 func (v *vendors) software() string {
 	switch {
+	case v.culvert:
+		return "Culvert"
 	case v.microsoft:
 		if name, ok := windowsNames[v.windows]; ok {
 			return name

@@ -67,6 +67,9 @@ const (
 	ESPAESGCM16    = 20
 	ESPCamellia    = 22
 	ESPNullAESGMAC = 23
+	// ESPChaCha20Poly1305 is of the numbers for private use: RFC 7634 has one for IKEv2 only. It means this cipher between
+	// peers that both send VendorCulvert.
+	ESPChaCha20Poly1305 = 250
 )
 
 var espNames = map[uint64]string{
@@ -74,7 +77,7 @@ var espNames = map[uint64]string{
 	ESPBlowfish: "blowfish", ESP3IDEA: "3idea", ESPDESIV32: "des-iv32", ESPRC4: "rc4", ESPNull: "null",
 	ESPAES: "aes-cbc", ESPAESCTR: "aes-ctr", ESPAESCCM8: "aes-ccm-8", ESPAESCCM12: "aes-ccm-12", ESPAESCCM16: "aes-ccm-16",
 	ESPAESGCM8: "aes-gcm-8", ESPAESGCM12: "aes-gcm-12", ESPAESGCM16: "aes-gcm-16", ESPCamellia: "camellia-cbc",
-	ESPNullAESGMAC: "null-aes-gmac",
+	ESPNullAESGMAC: "null-aes-gmac", ESPChaCha20Poly1305: "chacha20-poly1305",
 }
 
 // Phase2 is the attribute space of AH, ESP and IPCOMP.

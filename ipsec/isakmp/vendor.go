@@ -41,6 +41,7 @@ const (
 	VendorRacoon // KAME racoon, ipsec-tools
 	VendorStrongSwan
 	VendorCiscoVPN // VPN concentrator
+	VendorCulvert  // this program
 )
 
 // Version words of VendorMSNT5.
@@ -124,6 +125,7 @@ var vendors = []vendor{
 	exact(VendorRacoon, "racoon", "7003cbc1097dbe9c2600ba6983bc8b35"),
 	exact(VendorStrongSwan, "strongSwan", "882fe56d6fd20dbc2251613b2ebe5beb"),
 	prefixed(VendorCiscoVPN, "Cisco VPN concentrator", "1f07f70eaa6514d3b0fa96542a50", "", 14, 0),
+	exact(VendorCulvert, "Culvert", "dee337817ba44ea469e9a2c62cd7aee2"), // MD5("Culvert")
 }
 
 // Vendor is a vendor id payload that was recognised.

@@ -505,6 +505,97 @@ func TestReplayWindowSurvivesMove(t *testing.T) {
 	}
 }
 
+// TestESN goes on beyond 2^32 packets, also when a client gets another address there, with every kind of suite.
+func TestESN(t *testing.T) {
+	a, z := cable(t)
+	server, client := a.backend(Options{}), z.backend(Options{})
+	var able bool
+	a.run(func() {
+		if b, err := trialBackend(); err == nil {
+			able = b.ESN()
+			b.kernel.close()
+		}
+	})
+	if !able {
+		t.Fatal("the kernel does not do extended sequence numbers")
+	}
+	a.encap(4500)
+	z.encap(40001)
+	s, c := a.endpoint("10.7.0.1:1701"), z.endpoint("10.7.0.2:1701")
+	suites := []ipsec.Suite{ipsectest.AESSHA1, {Cipher: ipsec.AESCBC, KeyBits: 256, Integrity: ipsec.HMACSHA256, ICVBits: 128},
+		{Cipher: ipsec.AESGCM, KeyBits: 128, ICVBits: 128}, {Cipher: ipsec.ChaCha20Poly1305, KeyBits: 256, ICVBits: 128}}
+	for i, suite := range suites {
+		ch := newChild(markA, "10.7.0.1", "10.7.0.2", 40001, ipsec.SPI(0x1001+i), ipsec.SPI(0x2001+i), suite)
+		for _, sa := range []*ipsec.SA{&ch.serverIn, &ch.serverOut, &ch.clientIn, &ch.clientOut} {
+			sa.ESN = true
+		}
+		install(t, server, ch.serverIn, ch.serverOut)
+		install(t, client, ch.clientIn, ch.clientOut)
+		// As after some four thousand million packets.
+		advance := func(b *Backend, sa ipsec.SA, off int) {
+			t.Helper()
+			r := b.request(sa)
+			st, err := b.getSA(r.key())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !st.replayESN {
+				t.Fatal("the kernel does not report extended numbers")
+			}
+			r.replay, r.replayESN = slices.Clone(st.replay), true
+			host.PutUint32(r.replay[off:], 0xfffffffa)
+			if err := b.deleteSA(r.key(), r.reqid); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.add(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		advance(client, ch.clientOut, 4)
+		advance(server, ch.serverIn, 8)
+		for n := range 12 {
+			text := fmt.Sprintf("%s %d", suite, n)
+			if err := c.send("10.7.0.1:1701", markA, text); err != nil {
+				t.Fatal(err)
+			}
+			s.expect(text, markA)
+		}
+		high := func(b *Backend, sa ipsec.SA, off int) uint32 {
+			st, err := b.getSA(b.request(sa).key())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return host.Uint32(st.replay[off:])
+		}
+		if out, in := high(client, ch.clientOut, 12), high(server, ch.serverIn, 16); out != 1 || in != 1 {
+			t.Errorf("%s: the upper halves are %d and %d", suite, out, in)
+		}
+		for _, to := range []string{"10.7.0.3:40001", "10.7.0.2:40001"} { // made anew, and again
+			if err := server.Move(markA, netip.MustParseAddrPort(to)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.send("10.7.0.1:1701", markA, "moved"); err != nil {
+			t.Fatal(err)
+		}
+		s.expect("moved", markA)
+		if err := s.send("10.7.0.2:1701", markA, "back"); err != nil {
+			t.Fatal(err)
+		}
+		c.expect("back", markA)
+		for _, sa := range []ipsec.SA{ch.serverIn, ch.serverOut} {
+			if err := server.Remove(sa.ID()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, sa := range []ipsec.SA{ch.clientIn, ch.clientOut} {
+			if err := client.Remove(sa.ID()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 func TestIntegrityFailureIsCounted(t *testing.T) {
 	a, z := cable(t)
 	server, client := a.backend(Options{}), z.backend(Options{})
@@ -711,6 +802,7 @@ func TestLabKernel(t *testing.T) {
 			{"Hold", TestHold},
 			{"MappingAndMove", TestMappingAndMove},
 			{"ReplayWindowSurvivesMove", TestReplayWindowSurvivesMove},
+			{"ESN", TestESN},
 			{"IntegrityFailureIsCounted", TestIntegrityFailureIsCounted},
 			{"SelectorHoldsClientToItsPort", TestSelectorHoldsClientToItsPort},
 			{"Expiry", TestExpiry},

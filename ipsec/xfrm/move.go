@@ -154,7 +154,14 @@ func (r *request) skipAhead() {
 	if len(r.replay) < off+4 {
 		return
 	}
-	if seq := host.Uint32(r.replay[off:]); seq != 0 {
+	if seq := host.Uint32(r.replay[off:]); r.sa.ESN && r.replayESN && len(r.replay) >= lenESN {
+		if seq != 0 || host.Uint32(r.replay[12:]) != 0 {
+			if seq > math.MaxUint32-oseqGap {
+				host.PutUint32(r.replay[12:], host.Uint32(r.replay[12:])+1)
+			}
+			host.PutUint32(r.replay[off:], seq+oseqGap)
+		}
+	} else if seq != 0 {
 		host.PutUint32(r.replay[off:], min(seq, math.MaxUint32-oseqGap-1)+oseqGap)
 	}
 }

@@ -136,6 +136,16 @@ func (b *Backend) Suites() []ipsec.Suite {
 	return out
 }
 
+// ESN tries whether the kernel has extended sequence numbers for all that Suites lists: their HMACs need a module more.
+func (b *Backend) ESN() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.trialRequest(false, trialSuite)
+	r.sa.ESN = true
+	err := b.kernel.do("try extended sequence numbers", msgNewSA, r.append)
+	return err == nil && b.deleteSA(r.key(), r.reqid) == nil
+}
+
 // Suites is Backend.Suites without a Backend; it fails where Probe's error is fatal.
 func Suites() ([]ipsec.Suite, error) {
 	b, err := trialBackend()

@@ -14,7 +14,8 @@ import (
 const (
 	// defaultReplay is wide enough for crypto engines and queues that reorder.
 	defaultReplay = 128
-	// softPackets asks for a rekey before the 32-bit sequence number runs out (RFC 4303 section 3.3.3): IKEv1 has no ESN.
+	// softPackets asks for a rekey before the 32-bit sequence number runs out (RFC 4303 section 3.3.3), where it has no more
+	// than these.
 	softPackets = 0xf0000000
 	// mappingSeconds is how long the kernel keeps a new address to itself if the port is the one it told last, instead of
 	// reporting every packet.
@@ -23,6 +24,7 @@ const (
 	infinite      = math.MaxUint64 // XFRM_INF
 	espInUDP      = unix.UDP_ENCAP_ESPINUDP
 	modeTransport = 0
+	flagESN       = 0x80 // XFRM_STATE_ESN
 )
 
 // saKey is what the kernel finds an SA by.
@@ -90,12 +92,19 @@ func (r *request) append(l layout, b []byte) []byte {
 	putSPI(w[saOffID+lenAddr:], r.sa.SPI)
 	w[saOffID+lenAddr+4] = unix.IPPROTO_ESP
 	putAddr(w[saOffSaddr:], src)
-	for i, v := range limits(r.sa.Soft, r.sa.Hard) {
+	soft := r.sa.Soft
+	if soft.Packets == 0 && !r.sa.ESN {
+		soft.Packets = softPackets
+	}
+	for i, v := range limits(soft, r.sa.Hard) {
 		l.PutUint64(w[saOffLimits+8*i:], v)
 	}
 	l.PutUint32(w[saOffReqID:], r.reqid)
 	l.PutUint16(w[saOffFamily:], familyOf(r.sa.Local))
 	w[saOffMode] = modeTransport
+	if r.sa.ESN {
+		w[saOffFlags] = flagESN
+	}
 
 	window := r.sa.Replay
 	if window == 0 {
@@ -104,8 +113,8 @@ func (r *request) append(l layout, b []byte) []byte {
 	switch {
 	case r.replay != nil && r.replayESN:
 		b = l.attr(b, attrReplayESN, r.replay)
-	case r.sa.Dir == ipsec.Out: // only the receiver has a window
-	case window <= 32:
+	case r.sa.Dir == ipsec.Out && !r.sa.ESN: // only the receiver has a window, but ESN does not go without one
+	case window <= 32 && !r.sa.ESN:
 		w[saOffWindow] = byte(window)
 	default:
 		words := (window + 31) / 32
@@ -150,9 +159,6 @@ func limits(soft, hard ipsec.Lifetime) [8]uint64 {
 			return infinite
 		}
 		return v
-	}
-	if soft.Packets == 0 {
-		soft.Packets = softPackets
 	}
 	return [8]uint64{
 		orInfinite(soft.Bytes), orInfinite(hard.Bytes), orInfinite(soft.Packets), orInfinite(hard.Packets),

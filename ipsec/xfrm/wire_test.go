@@ -47,7 +47,10 @@ func goldenMessages() map[string]func(layout, []byte) []byte {
 	strict := ask(in)
 	strict.peerPort = true
 	strict.sa.Selector.RemotePort = 1701
+	long := ask(out)
+	long.sa.ESN = true
 	return map[string]func(layout, []byte) []byte{
+		"sa-out-esn": long.append,
 		"sa-in":      ask(in).append,
 		"sa-in-port": strict.append,
 		"sa-out":     moved.append,
@@ -336,4 +339,24 @@ func FuzzMessages(f *testing.F) {
 			return nil
 		})
 	})
+}
+
+// TestSkipAhead: an outbound SA that is made anew goes on behind what may have been sent, and with extended numbers
+// beyond 2^32; otherwise it stops there.
+func TestSkipAhead(t *testing.T) {
+	for _, test := range []struct {
+		esn                          bool
+		low, high, wantLow, wantHigh uint32
+	}{
+		{true, 5, 0, 5 + oseqGap, 0}, {true, 0xffffff00, 0, oseqGap - 0x100, 1}, {true, 0, 7, oseqGap, 7}, {true, 0, 0, 0, 0},
+		{false, 5, 0, 5 + oseqGap, 0}, {false, 0xffffff00, 0, 0xfffffffe, 0},
+	} {
+		r := &request{sa: ipsec.SA{ESN: test.esn}, replay: make([]byte, lenESN), replayESN: true}
+		host.PutUint32(r.replay[4:], test.low)
+		host.PutUint32(r.replay[12:], test.high)
+		r.skipAhead()
+		if low, high := host.Uint32(r.replay[4:]), host.Uint32(r.replay[12:]); low != test.wantLow || high != test.wantHigh {
+			t.Errorf("%+v: %x %x", test, low, high)
+		}
+	}
 }

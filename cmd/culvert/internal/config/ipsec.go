@@ -1,8 +1,10 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -48,11 +50,11 @@ func DefaultProposal() ikev1.Proposal {
 
 // phase2Ciphers and phase2Hashes are the names of phase 2, strongest first.
 var (
-	phase2CipherNames = []string{"aes-256-gcm", "aes-192-gcm", "aes-128-gcm", "aes-256-cbc", "aes-192-cbc", "aes-128-cbc", "3des"}
+	phase2CipherNames = []string{"aes-256-gcm", "aes-192-gcm", "aes-128-gcm", "aes-256-cbc", "aes-192-cbc", "aes-128-cbc", "3des", "chacha20-poly1305"}
 	phase2Ciphers     = []ipsec.Suite{
 		{Cipher: ipsec.AESGCM, KeyBits: 256}, {Cipher: ipsec.AESGCM, KeyBits: 192}, {Cipher: ipsec.AESGCM, KeyBits: 128},
 		{Cipher: ipsec.AESCBC, KeyBits: 256}, {Cipher: ipsec.AESCBC, KeyBits: 192}, {Cipher: ipsec.AESCBC, KeyBits: 128},
-		{Cipher: ipsec.TripleDES, KeyBits: 192},
+		{Cipher: ipsec.TripleDES, KeyBits: 192}, {Cipher: ipsec.ChaCha20Poly1305, KeyBits: 256},
 	}
 	phase2HashNames = []string{"sha512", "sha384", "sha256", "sha1", "md5"}
 	phase2Hashes    = []ipsec.Integrity{ipsec.HMACSHA512, ipsec.HMACSHA384, ipsec.HMACSHA256, ipsec.HMACSHA1, ipsec.HMACMD5}
@@ -285,6 +287,17 @@ func (r *reader) phase2(t *table) ikev1.Proposal {
 	}
 	p.Suites = suites(enc, auth)
 	t.duration("lifetime", 10*time.Second, forever, &p.Lifetime)
+	var volume string
+	if t.str("lifebytes", &volume) && volume != "" {
+		v, err := parseVolume(volume)
+		if err != nil {
+			t.fail("lifebytes", "%s", err)
+		}
+		p.Bytes = v
+	}
+	if len(p.Suites) == 1 && p.Suites[0].Cipher == ipsec.ChaCha20Poly1305 {
+		t.warn("enc-algorithms", "chacha20-poly1305 alone: only other culverts have it in IKEv1")
+	}
 	var pfs string
 	if t.str("pfs-group", &pfs) && pfs != "none" {
 		g, ok := ikev1.ParseGroup(pfs)
@@ -295,6 +308,20 @@ func (r *reader) phase2(t *table) ikev1.Proposal {
 		t.weak("pfs-group", pfs)
 	}
 	return p
+}
+
+// parseVolume reads octets with k, M, G or T behind them, in powers of 1024: "500M".
+func parseVolume(s string) (uint64, error) {
+	shift := 0
+	digits := s
+	if i := strings.IndexByte("kMGT", s[len(s)-1]); i >= 0 {
+		shift, digits = 10*(i+1), s[:len(s)-1]
+	}
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if v := n << shift; err == nil && v>>shift == n && v >= 1<<20 {
+		return v, nil
+	}
+	return 0, fmt.Errorf(`%q is not a volume of at least 1M, such as "500M" or "4G"`, s)
 }
 
 // peer reads `[ipsec.peer.NAME]`; given tells whether it says where the peer is.
