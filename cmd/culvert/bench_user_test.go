@@ -8,14 +8,16 @@ import (
 	"culvert/board/lab"
 )
 
+const softEtherPassword = "s3cret" // its command line takes no blanks
+
 // Throughput of one TCP connection through the tunnel with everything in userspace, against SoftEther VPN server, the
 // other server that does ESP, L2TP and PPP there. Client and kernel are the same for both.
 func TestBenchSoftEther(t *testing.T) {
 	inBench(t, func(t *testing.T, l *lab.L) {
-		r := newRig(t, l, rigConfig{Path: pathUserspace, Users: 2})
+		r := newRig(t, l, rigConfig{Path: pathUserspace})
 		ike := lab.IKE{PSK: labSecret, Proposals: "aes128-sha1-modp2048", ESP: "aes128-sha1"}
 		se := lab.SoftEtherServer(r.internet.Host("softether", benchReference.String()), ike,
-			lab.LNS{Local: "192.168.98.1", Pool: "192.168.98.2-192.168.98.100", Users: map[string]string{"user1": labPassword, "user2": labPassword}})
+			lab.LNS{Local: "192.168.98.1", Pool: "192.168.98.2-192.168.98.100", Users: map[string]string{labUser: softEtherPassword}})
 		nat := r.internet.NAT("nat", "203.0.113.1")
 		var result [][4]string
 		for _, where := range []struct {
@@ -28,7 +30,7 @@ func TestBenchSoftEther(t *testing.T) {
 				var clients []*lab.Client
 				for i, server := range []netip.Addr{labServer, benchReference} {
 					n := where.router.Host(fmt.Sprintf("client%d", i+1), fmt.Sprintf("%s%d", where.addr, i+1))
-					c := lab.NewClient(n, lab.ClientConfig{Server: server, User: labUser, Password: labPassword, IKE: ike})
+					c := lab.NewClient(n, lab.ClientConfig{Server: server, User: labUser, Password: []string{labPassword, softEtherPassword}[i], IKE: ike})
 					if _, err := c.Connect(t.Context()); err != nil {
 						t.Fatalf("%s, %s: %v", where.name, esp, err)
 					}
