@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"syscall"
 
 	"culvert/cmd/culvert/internal/demo"
 	pppuser "culvert/ppp/user"
@@ -11,16 +14,15 @@ import (
 
 // runDemo shows what culvert does, on this machine and with nothing but this binary.
 func runDemo(ctx context.Context, c *invocation) int {
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(c.stderr, "culvert demo makes network namespaces and TUN devices: run it as root")
-		return exitFailed
-	}
-	if err := pppuser.Probe(); err != nil {
+	program, err := os.Executable()
+	if err != nil {
 		fmt.Fprintln(c.stderr, "culvert demo:", err)
 		return exitFailed
 	}
-	program, err := os.Executable()
-	if err != nil {
+	if os.Geteuid() != 0 {
+		return demoAsRoot(ctx, program, c)
+	}
+	if err := pppuser.Probe(); err != nil {
 		fmt.Fprintln(c.stderr, "culvert demo:", err)
 		return exitFailed
 	}
@@ -31,5 +33,27 @@ func runDemo(ctx context.Context, c *invocation) int {
 		return exitFailed
 	}
 	fmt.Fprintln(c.stdout, "All of it worked.")
+	return exitDone
+}
+
+// demoAsRoot runs the demo in a user namespace, whose root anybody may be where the kernel lets them.
+func demoAsRoot(ctx context.Context, program string, c *invocation) int {
+	cmd := exec.CommandContext(ctx, program, os.Args[1:]...)
+	cmd.Stdout, cmd.Stderr = c.stdout, c.stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+		Pdeathsig:   syscall.SIGKILL,
+	}
+	err := cmd.Run()
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		return exitFailed // it has said why
+	}
+	if err != nil {
+		fmt.Fprintf(c.stderr, "culvert demo makes network namespaces and TUN devices: run it as root (%v)\n", err)
+		return exitFailed
+	}
 	return exitDone
 }

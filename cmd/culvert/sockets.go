@@ -57,7 +57,7 @@ func covers(local netip.AddrPort, p l2tp.Peer) bool {
 // listen opens a socket and takes it in. Where ESP is our own, marks come with what it delivers: one that a datagram of
 // the socket's carries means nothing.
 func (d *daemon) listen(addr netip.AddrPort, vrf string) (*sock.Socket, error) {
-	s, err := sock.Open(sock.Options{Listen: addr, Reuse: true, Marks: d.path.esp == inKernel, Data: d.userL2TP != nil, Control: d.socketIn(vrf)})
+	s, err := sock.Open(sock.Options{Listen: addr, Reuse: true, Marks: d.path.esp == inKernel, Data: d.dataInSockets(), Control: d.socketIn(vrf)})
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +78,12 @@ func (d *daemon) listen(addr netip.AddrPort, vrf string) (*sock.Socket, error) {
 		}
 	}, flush)
 	return s, nil
+}
+
+// dataInSockets says that most of the sockets' datagrams are data messages: not if those stay in the kernel, and not if
+// they come out of our own ESP, where what the sockets get is at most an exception.
+func (d *daemon) dataInSockets() bool {
+	return d.userL2TP != nil && (d.path.esp == inKernel || d.ike == nil)
 }
 
 func (d *daemon) unlisten(s *sock.Socket) {

@@ -142,10 +142,12 @@ func (d *show) serve(ctx context.Context) (err error) {
 	}
 	d.say("Started a server: culvert run, with one user and a pre-shared key in its file.")
 	path, why := d.server.dataPath()
-	if d.o.DataPath != "auto" {
-		why = "the demo was told so"
+	d.add("data path: %s (ESP + L2TP + PPP)", path)
+	if d.o.DataPath == "auto" {
+		d.add("because %s", why)
+	} else if d.o.DataPath == "userspace" {
+		d.add("of the kernel it takes sockets and a TUN device; culvert demo -data-path auto asks for more")
 	}
-	d.add("data path: %s (ESP + L2TP + PPP), because %s", path, why)
 	d.client, err = d.net.client.start(d.o.Program, filepath.Join(d.dir, "client"),
 		fmt.Sprintf(clientConfig, d.o.DataPath, iface, serverOutside.Addr(), user, password, secret))
 	return err
