@@ -150,7 +150,7 @@ func lastSeen(now, before time.Time, idle time.Duration, moved bool) time.Time {
 
 // idleDeadline is when the user's idle-timeout is worth a look.
 func (l *Link) idleDeadline() time.Time {
-	if !l.announced || l.grant.IdleTimeout <= 0 || l.env.Traffic == nil || l.phase != PhaseNetwork {
+	if !l.announced || l.grant == nil || l.grant.IdleTimeout <= 0 || l.env.Traffic == nil || l.phase != PhaseNetwork {
 		return time.Time{}
 	}
 	return l.meter.sooner(l.meter.last().Add(l.grant.IdleTimeout), l.grant.IdleTimeout)

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -72,9 +73,11 @@ type daemon struct {
 	bans  *bans        // who may not even try, for a while
 	netif *netif.Netif // interfaces, addresses, routes
 	dns   *resolvConf  // the name servers that the servers we call tell
+	noMSS sync.Once    // the kernel's lack has been told
 
 	clients     map[ipsec.Mark]*client
 	dialers     map[string]*dialer // by the client's name
+	watcher     *watcher           // of the network around us, while there are any
 	sessions    map[sessionKey]*session
 	lastSession uint32 // number of the newest session, for the console
 
@@ -371,8 +374,13 @@ func (d *daemon) markMask() uint32 {
 // openPPP: PPP's control frames come from the channel of each session (tap 3, in session.go); IP goes its own way.
 func (d *daemon) openPPP() (err error) {
 	d.users = aaa.NewLocal(d.cfg.AAA, d.logger("ppp"))
-	d.netif, err = netif.New()
-	return err
+	if d.netif, err = netif.New(); err != nil {
+		return err
+	}
+	if err := d.netif.Sweep(); err != nil {
+		d.logger("system").Warn("routes or ARP entries of a former run are left", "error", err)
+	}
+	return nil
 }
 
 // ports are the UDP ports that carry L2TP, each once.

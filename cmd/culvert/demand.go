@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -43,7 +44,7 @@ func (dl *dialer) arm(now time.Time) {
 	if !dl.gateway.IsValid() {
 		dl.gateway = d.freeGateway()
 	}
-	gateway, made, pinned := dl.gateway, dl.standby, dl.unpin
+	gateway, made, pinned, wanted := dl.gateway, dl.standby, dl.unpin, dl.routes()
 	var local, remote netip.Addr
 	dl.lane.do(func() (err error) {
 		if made == nil {
@@ -65,8 +66,10 @@ func (dl *dialer) arm(now time.Time) {
 				}
 			}
 		}
-		if cfg.AddDefaultRoute {
-			routes = []netif.Route{{Dst: everything, Metric: cfg.DefaultRouteDistance}}
+		for _, r := range wanted {
+			if !r.Gateway.IsValid() { // one that is named may be on no link yet
+				routes = append(routes, netif.Route{Dst: r.Dst, Metric: r.Metric})
+			}
 		}
 		iface := made.Interface()
 		if err = iface.DisableIPv6(); err != nil {
@@ -141,7 +144,7 @@ func (dl *dialer) disarm(now time.Time) (done bool) {
 		case keep:
 			err = s.Interface().SetRoutes(nil)
 		default:
-			err = s.Close()
+			err = errors.Join(s.Interface().Down(), s.Close())
 		}
 		if unpin != nil {
 			if uerr := unpin(); err == nil {

@@ -14,8 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"culvert/cmd/culvert/internal/config"
 	"culvert/ipsec"
 	"culvert/ipsec/ikev1"
@@ -23,6 +21,7 @@ import (
 	"culvert/l2tp/sock"
 	"culvert/ppp"
 	"culvert/ppp/aaa"
+	"culvert/ppp/netif"
 )
 
 // dialer keeps one `[l2tp.client.NAME]` connected: the server's name becomes an address, IKE makes the SAs, L2TP calls
@@ -52,6 +51,10 @@ type dialer struct {
 	session *session  // until nothing of it is left
 
 	demand // with dial-on-demand
+
+	server netip.Addr // where it was last
+	way    netif.Way  // to it
+	hasty  bool       // the end had a cause of our own that is over: no reason to wait
 
 	problem string // that IKE told before it ended the call
 	refused bool   // the server has answered, and will not have us
@@ -104,6 +107,7 @@ func (d *daemon) reconcile(now time.Time) {
 			d.loop.add(dl)
 		}
 	}
+	d.watch()
 }
 
 func (d *daemon) dialerOf(m ipsec.Mark) *dialer {
@@ -206,7 +210,7 @@ func resolve(cfg config.Client, attempt int) (local, remote netip.Addr, err erro
 	dialer := net.Dialer{LocalAddr: from}
 	if cfg.VRF != "" {
 		dialer.Control = func(_, _ string, raw syscall.RawConn) (err error) {
-			cerr := raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), cfg.VRF) })
+			cerr := raw.Control(func(fd uintptr) { err = intoVRF(int(fd), cfg.VRF) })
 			return errors.Join(err, cerr)
 		}
 	}
@@ -225,7 +229,8 @@ func (dl *dialer) secure(now time.Time, local, remote netip.Addr) {
 		dl.end(now, "this router has no IPsec: its log says why")
 		return
 	}
-	dl.remote = remote
+	dl.remote, dl.server = remote, remote
+	dl.look(dl.remember)
 	if err := d.enterVRF(dl.cfg.VRF); err != nil {
 		dl.end(now, err.Error())
 		return
@@ -406,10 +411,17 @@ func (dl *dialer) profile() aaa.Profile { return dl.d.cfg.AAA.Profiles[dl.cfg.Pr
 func (dl *dialer) grant(g *aaa.Grant) {
 	p := dl.profile()
 	g.Interface, g.Profile, g.OnUp, g.OnDown = dl.cfg.Name, dl.cfg.Profile, p.OnUp, p.OnDown
-	g.SessionTimeout, g.IdleTimeout = p.SessionTimeout, p.IdleTimeout
+	g.SessionTimeout, g.IdleTimeout, g.ChangeMSS = p.SessionTimeout, p.IdleTimeout, p.ChangeMSS
+	g.Routes = append(g.Routes, dl.routes()...)
+}
+
+// routes lead through the tunnel.
+func (dl *dialer) routes() []aaa.Route {
+	r := slices.Clone(dl.cfg.Routes)
 	if dl.cfg.AddDefaultRoute {
-		g.Routes = append(g.Routes, aaa.Route{Dst: everything, Metric: dl.cfg.DefaultRouteDistance})
+		r = append(r, aaa.Route{Dst: everything, Metric: dl.cfg.DefaultRouteDistance})
 	}
+	return r
 }
 
 // connected: the link is up.
@@ -488,8 +500,12 @@ func (dl *dialer) again(now time.Time) {
 		dl.d.loop.remove(dl)
 		delete(dl.d.dialers, dl.cfg.Name)
 		dl.d.leaveVRFs()
+		dl.d.watch()
 	case !reflect.DeepEqual(*dl.want, dl.cfg):
 		dl.cfg, dl.redial = *dl.want, redial{at: now}
+	case dl.hasty:
+		dl.redial, dl.hasty = redial{at: now}, false
+		dl.log.Warn("not connected: "+dl.reason, "server", dl.cfg.ConnectTo)
 	case dl.idle:
 		dl.redial = redial{at: now}
 		dl.log.Info("hung up, waiting for packets", "reason", dl.reason)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -26,6 +27,7 @@ type callRig struct {
 	server                    *lab.Reference
 	wire                      *lab.Capture // everything at the server's door that is neither IKE nor ESP
 	pristine                  string
+	ike                       lab.IKE
 }
 
 type callConfig struct {
@@ -37,6 +39,9 @@ type callConfig struct {
 	Absent   bool   // the server is not started
 	Tables   string // more tables
 	Path     labPath
+	IKE      *lab.IKE // the server's, callIKE when nil
+	Connect  string   // labServer when empty
+	Prepare  func(r *callRig)
 }
 
 func (c callConfig) toml() string {
@@ -51,13 +56,13 @@ func (c callConfig) toml() string {
 	if c.Plain {
 		ipsec = ""
 	}
-	return fmt.Sprintf("[system]\ndata-path = %q\n[l2tp.client.l2tp-out1]\nconnect-to = %q\nuser = %q\npassword = %q\n%s%s\n%s", c.Path.setting(), labServer,
+	return fmt.Sprintf("[system]\ndata-path = %q\n[l2tp.client.l2tp-out1]\nconnect-to = %q\nuser = %q\npassword = %q\n%s%s\n%s", c.Path.setting(), cmp.Or(c.Connect, labServer.String()),
 		labUser, password, ipsec, c.Extra, c.Tables)
 }
 
 func newCallRig(t *testing.T, l *lab.L, c callConfig) *callRig {
 	t.Helper()
-	r := &callRig{L: l, internet: l.Internet()}
+	r := &callRig{L: l, internet: l.Internet(), ike: callIKE}
 	r.far = r.internet.Host("far", labServer.String())
 	r.gate = r.internet
 	addr := "198.51.100.1"
@@ -66,11 +71,17 @@ func newCallRig(t *testing.T, l *lab.L, c callConfig) *callRig {
 		addr = "10.0.0.1"
 	}
 	r.near = r.gate.Host("near", addr)
+	if c.IKE != nil {
+		r.ike = *c.IKE
+	}
 	if !c.Absent {
 		r.serve(c.Plain)
 	}
 	if !c.Plain {
 		r.wire = r.internet.Capture("far", func(p lab.Packet) bool { return !p.IKE() })
+	}
+	if c.Prepare != nil {
+		c.Prepare(r)
 	}
 	r.pristine = r.state()
 	c.Path.prepare(r.near)
@@ -82,7 +93,7 @@ func newCallRig(t *testing.T, l *lab.L, c callConfig) *callRig {
 // serve starts the reference server.
 func (r *callRig) serve(plain bool) {
 	r.Helper()
-	ike := callIKE
+	ike := r.ike
 	if plain {
 		ike = lab.IKE{}
 	}
@@ -410,30 +421,87 @@ func TestLabClientGone(t *testing.T) {
 	inLab(t, onKernel(serverGone), lab.Kernels("6.12"), lab.Timeout(6*time.Minute))
 }
 
-// serverGone: the server goes away, with a word and without one, and comes back: so does the connection.
+// serverGone: what is between the client and its server goes away, with a word and without one, and comes back, or
+// something else does: so does the connection, soon and by itself. Nothing is left of the old one, and nothing of it was
+// ever in the clear.
 func serverGone(t *testing.T, l *lab.L, path labPath) {
-	r := newCallRig(t, l, callConfig{Path: path, Extra: "keepalive-timeout = \"5s\"\n"})
-	r.up()
-	back := func() {
+	c := callConfig{Path: path, Connect: "vpn.example.com", Extra: "keepalive-timeout = \"5s\"\nadd-default-route = true\nuse-peer-dns = \"yes\"\n",
+		Prepare: func(r *callRig) {
+			r.near.WriteFile("/etc/hosts", labServer.String()+" vpn.example.com\n")
+			r.near.IP("route add default via 198.51.100.254 dev eth0 metric 50", "route del default via 198.51.100.254 dev eth0 metric 0")
+		}}
+	r := newCallRig(t, l, c)
+	up := func() string { return r.up().String("remote-endpoint") }
+	// within says how long it takes from the mending to the connection; ten seconds where the machine has time.
+	within := func(what string, mend func()) (server string) {
 		t.Helper()
-		r.serve(false)
+		was := r.monitor()
+		mend()
 		start := time.Now()
-		r.up()
-		t.Logf("back %.1f s after the server", time.Since(start).Seconds())
+		if !l.WaitFor(patience, func() bool {
+			m := r.monitor()
+			return m.String("status") == "connected" && (was.String("status") != "connected" || m.Int("attempts") > was.Int("attempts"))
+		}) {
+			t.Fatalf("%s: not back: %v", what, r.monitor())
+		}
+		took := time.Since(start)
+		t.Logf("%s: back after %.1f s", what, took.Seconds())
+		if took > 20*time.Second {
+			t.Errorf("%s: back only after %v", what, took)
+		}
+		server = up()
+		if rows := r.Rows("/ip ipsec installed-sa print"); len(rows) != 2 {
+			t.Errorf("%s: SAs %v", what, rows)
+		}
+		if routes := r.near.Run("ip", "route"); strings.Count(routes, "192.0.2.") != 1 || !strings.Contains(routes, "default dev l2tp-out1") {
+			t.Errorf("%s: routes\n%s", what, routes)
+		}
+		return server
 	}
+	killed := func() {
+		r.far.Kill()
+		r.far.FlushIPsec()
+		r.far.Do(func() { os.Remove("/run/charon.vici"); os.Remove("/run/charon.pid") })
+	}
+	up()
+
 	r.server.Stop()
 	r.down()
-	back()
-	r.far.Kill()
-	r.far.FlushIPsec()
-	r.far.Do(func() { os.Remove("/run/charon.vici"); os.Remove("/run/charon.pid") })
+	within("server restarted", func() { r.serve(false) })
+
+	killed()
 	r.down()
 	before := r.monitor().Int("attempts")
 	if !l.WaitFor(patience, func() bool { return r.monitor().Int("attempts") > before }) {
 		t.Error("no attempt while nobody is there")
 	}
-	back()
+	within("server killed", func() { r.serve(false) })
+
+	r.near.IP("link set eth0 down")
+	r.down()
+	r.fails("l2tp-out1", "no way to the server")
+	within("link down", func() {
+		r.near.IP("link set eth0 up", "route add 198.51.100.254/32 dev eth0", "route add default via 198.51.100.254 dev eth0 metric 50")
+	})
+
+	within("our address changed", func() {
+		r.internet.IP("route add 198.51.100.77/32 dev near")
+		r.near.IP("addr add 198.51.100.77/32 dev eth0", "addr del 198.51.100.1/32 dev eth0")
+		r.internet.IP("route del 198.51.100.1/32 dev near")
+	})
+
+	killed()
+	r.down()
+	old := r.server
+	r.far = r.internet.Host("far2", "192.0.2.9")
+	if server := within("server moved", func() {
+		r.near.WriteFile("/etc/hosts", "192.0.2.9 vpn.example.com\n")
+		r.serve(false)
+	}); server != "192.0.2.9:1701" {
+		t.Errorf("connected to %s", server)
+	}
 	r.end()
+	old.Kill()
 }
 
 func TestLabClientCulvert(t *testing.T) {

@@ -39,6 +39,8 @@ type rigConfig struct {
 	Keepalive string // "30s" when empty
 	DPD       string // "2m" when empty
 	Extra     string // more tables
+	Secret    string // more lines of user1's table
+	IPv6      string // another address of the server
 }
 
 func (c rigConfig) toml() string {
@@ -75,6 +77,9 @@ dpd-maximum-failures = 3
 `, c.Path.setting(), labInner, or(c.UseIPsec, "required"), labSecret, or(c.Auth, "mschap2"), or(c.Keepalive, "30s"), or(c.DPD, "2m"))
 	for i := range max(c.Users, 1) {
 		fmt.Fprintf(&b, "\n[ppp.secret.user%d]\npassword = %q\nprofile = \"vpn\"\n", i+1, labPassword)
+		if i == 0 {
+			b.WriteString(c.Secret + "\n")
+		}
 	}
 	return b.String() + c.Extra
 }
@@ -92,7 +97,11 @@ type rig struct {
 func newRig(t *testing.T, l *lab.L, c rigConfig) *rig {
 	t.Helper()
 	r := &rig{L: l, internet: l.Internet(), path: c.Path}
-	r.server = r.internet.Host("server", labServer.String())
+	addrs := []string{labServer.String()}
+	if c.IPv6 != "" {
+		addrs = append(addrs, c.IPv6)
+	}
+	r.server = r.internet.Host("server", addrs...)
 	r.server.Forward()
 	r.lan = r.server.Host("lan", labHost.String())
 	c.Path.prepare(r.server)

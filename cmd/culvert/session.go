@@ -184,6 +184,7 @@ func (s *session) ipUp(n ppp.Network, done func(now time.Time, err error)) {
 		if err := iface.SetRoutes(routes); err != nil {
 			s.log.Warn("a route of the user's secret could not be added", "user", s.grant.User, "error", err)
 		}
+		s.reach(iface, n)
 		if standby != nil {
 			return standby.Carry(placeholder, n.Local)
 		}

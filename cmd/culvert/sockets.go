@@ -2,13 +2,10 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"culvert/ipsec"
 	"culvert/l2tp"
@@ -100,8 +97,8 @@ var errNoMarks = errors.New("this kernel does not tell by which SA a datagram ca
 func (d *daemon) socketIn(vrf string) func(fd int) error {
 	return func(fd int) error {
 		if vrf != "" {
-			if err := unix.BindToDevice(fd, vrf); err != nil {
-				return fmt.Errorf("VRF %s: %w: see that it exists (ip link show type vrf)", vrf, err)
+			if err := intoVRF(fd, vrf); err != nil {
+				return err
 			}
 		}
 		return d.expose(fd)
@@ -121,7 +118,7 @@ func (d *daemon) expose(fd int) error {
 // by any other way.
 func (d *daemon) protect(fd int, p l2tp.Peer) error {
 	if dl := d.dialerAt(p); dl != nil && dl.cfg.VRF != "" {
-		if err := unix.BindToDevice(fd, dl.cfg.VRF); err != nil {
+		if err := intoVRF(fd, dl.cfg.VRF); err != nil {
 			return err
 		}
 	}

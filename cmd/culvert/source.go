@@ -134,6 +134,7 @@ func (s source) Clients() (rows []console.ClientState) {
 			if x := dl.session; x != nil && x.up && !x.closed {
 				snap := x.link.Snapshot(now)
 				r.Uptime, r.Encoding, r.MTU, r.MRU = console.Span(snap.Uptime), snap.Encoding, snap.MTU, snap.MRU
+				r.Idle = console.Span(snap.Idle)
 				r.Local, r.Remote, r.Server = snap.Local, snap.Remote, x.l2tp.Tunnel.Peer.Remote.String()
 				if c := s.d.clients[ipsec.Mark(x.l2tp.Tunnel.Peer.Via)]; c != nil {
 					r.Encoding = encoding(c.info.Suite, snap.Encoding)

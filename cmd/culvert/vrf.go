@@ -2,6 +2,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
 
 	"culvert/ipsec"
 	"culvert/ipsec/natt"
@@ -13,6 +16,14 @@ import (
 // main one.
 
 var errVRFPath = errors.New(`a VRF takes the kernel's own ESP and L2TP: set data-path = "kernel", or load what the log names as missing for it`)
+
+// intoVRF puts a socket into a VRF.
+func intoVRF(fd int, name string) error {
+	if err := unix.BindToDevice(fd, name); err != nil {
+		return fmt.Errorf("VRF %s: %w: see that it exists (ip link show type vrf)", name, err)
+	}
+	return nil
+}
 
 // enterVRF opens the sockets of IKE in a client's VRF, which stay open for the next call.
 func (d *daemon) enterVRF(name string) error {

@@ -56,6 +56,7 @@ type Grant struct {
 	Encrypt   Encryption
 	UseIPv6   bool
 	ChangeMSS bool
+	ARPProxy  bool   // ARP is answered for Remote on the networks it would belong to
 	RateLimit string // RouterOS notation, rx/tx seen from the router
 	// Session ends after SessionTimeout, or after IdleTimeout without traffic; zero means never.
 	SessionTimeout, IdleTimeout time.Duration

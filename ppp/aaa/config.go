@@ -39,6 +39,7 @@ type Profile struct {
 	Encrypt                     Encryption
 	UseIPv6                     bool
 	ChangeMSS                   bool
+	ARPProxy                    bool
 	OnlyOne                     bool
 	RateLimit                   string
 	SessionTimeout, IdleTimeout time.Duration

@@ -201,6 +201,7 @@ func (l *Local) login(req *Request) (*Grant, *Reject) {
 		Encrypt:        profile.Encrypt,
 		UseIPv6:        profile.UseIPv6,
 		ChangeMSS:      profile.ChangeMSS,
+		ARPProxy:       profile.ARPProxy,
 		RateLimit:      profile.RateLimit,
 		SessionTimeout: profile.SessionTimeout,
 		IdleTimeout:    profile.IdleTimeout,

@@ -22,6 +22,8 @@ type Interface struct {
 	peer6  netip.Addr
 	ipv6   bool
 	routes []Route // those added here, in that order
+
+	proxies []proxy // what ARP is answered for on other interfaces
 }
 
 // Stats are the counters since the interface was made.
@@ -218,7 +220,7 @@ func hostNet(a netip.Addr) *net.IPNet {
 func (i *Interface) Down() error {
 	i.n.mu.Lock()
 	defer i.n.mu.Unlock()
-	routesErr := i.setRoutes(nil)
+	routesErr := errors.Join(i.setRoutes(nil), i.dropProxies(), i.n.clamp(i.index, 0))
 	link, err := i.n.link(i.index)
 	if err == nil {
 		if err = i.address(link, netlink.FAMILY_V4, netip.Addr{}, netip.Addr{}); err == nil && i.ipv6 {

@@ -26,8 +26,9 @@ const answerTimeout = 30 * time.Second
 // called from any goroutine; they take turns, as they would for the kernel's RTNL lock. They can take tens of
 // milliseconds.
 type Netif struct {
-	mu sync.Mutex
-	h  *netlink.Handle
+	mu  sync.Mutex
+	h   *netlink.Handle
+	mss *clamp // while there is an interface to lower TCP's MSS on
 }
 
 // New opens the rtnetlink socket. The switches in /proc/sys belong to the namespace of the thread that writes them:
@@ -52,6 +53,10 @@ func (n *Netif) Close() error {
 	if n.h != nil {
 		n.h.Close()
 		n.h = nil
+		if n.mss != nil {
+			n.mss.close()
+			n.mss = nil
+		}
 	}
 	return nil
 }

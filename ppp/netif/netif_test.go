@@ -300,7 +300,7 @@ func kernelRoutes(t *testing.T, i *Interface) (out []string) {
 		t.Fatal(err)
 	}
 	for _, r := range list {
-		if r.Protocol == unix.RTPROT_STATIC {
+		if r.Protocol == unix.RTPROT_STATIC || r.Protocol == protocolOurs {
 			s := "default"
 			if r.Dst != nil {
 				s = r.Dst.String()

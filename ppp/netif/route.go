@@ -258,7 +258,7 @@ func (n *Netif) Pin(dst netip.Addr) (unpin func() error, err error) {
 		if r.Type != unix.RTN_UNICAST {
 			continue
 		}
-		pin := &netlink.Route{LinkIndex: r.LinkIndex, Dst: hostNet(dst.WithZone("")), Gw: r.Gw, Protocol: unix.RTPROT_STATIC, Table: unix.RT_TABLE_MAIN}
+		pin := &netlink.Route{LinkIndex: r.LinkIndex, Dst: hostNet(dst.WithZone("")), Gw: r.Gw, Protocol: protocolOurs, Table: unix.RT_TABLE_MAIN}
 		if r.Gw == nil && dst.Is4() {
 			pin.Scope = unix.RT_SCOPE_LINK
 		}

@@ -178,8 +178,7 @@ func TestFull(t *testing.T) {
 	}
 	want := []string{
 		"unsupported user",
-		"unsupported ppp.profile.staff.remote-ipv6-prefix-pool", "unsupported ppp.profile.staff.change-tcp-mss",
-		"unsupported ppp.profile.staff.rate-limit",
+		"unsupported ppp.profile.staff.remote-ipv6-prefix-pool", "unsupported ppp.profile.staff.rate-limit",
 		"unsupported ppp.profile.staff.bridge",
 		"unsupported radius",
 		"unsupported l2tp.server.l2tpv3-ether-bridge",

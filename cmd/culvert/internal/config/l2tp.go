@@ -36,7 +36,8 @@ type Client struct {
 	Allow                []aaa.Method
 	AddDefaultRoute      bool
 	DefaultRouteDistance int
-	UsePeerDNS           string // no, yes, exclusively
+	Routes               []aaa.Route // through the tunnel, while it is up
+	UsePeerDNS           string      // no, yes, exclusively
 	DialOnDemand         bool
 	Keepalive            time.Duration
 	MTU, MRU, MRRU       int
@@ -254,6 +255,7 @@ func (r *reader) client(name string, root, t *table, c *Config) Client {
 	algorithms(t, "allow", &x.Allow, parseMethod, methodNames)
 	t.boolean("add-default-route", &x.AddDefaultRoute)
 	t.integer("default-route-distance", 0, 255, &x.DefaultRouteDistance)
+	r.routes(t, &x.Routes)
 	dns := []string{"no", "yes", "exclusively"}
 	choice(t, "use-peer-dns", &x.UsePeerDNS, dns, dns...)
 	t.boolean("dial-on-demand", &x.DialOnDemand)

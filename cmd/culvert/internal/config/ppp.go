@@ -186,9 +186,8 @@ func (r *reader) profile(name string, t *table, c *Config) aaa.Profile {
 		c.PrefixPools[name] = pool
 		t.unsupported("remote-ipv6-prefix-pool", featurePrefixes)
 	}
-	if t.boolean("change-tcp-mss", &p.ChangeMSS) && p.ChangeMSS {
-		t.unsupported("change-tcp-mss", featureMSS)
-	}
+	t.boolean("change-tcp-mss", &p.ChangeMSS)
+	t.boolean("arp-proxy", &p.ARPProxy)
 	t.boolean("only-one", &p.OnlyOne)
 	r.rate(t, &p.RateLimit)
 	t.duration("session-timeout", 0, forever, &p.SessionTimeout)
@@ -225,6 +224,15 @@ func (r *reader) secret(name string, t *table, c *Config) aaa.Secret {
 	if s.Local.Addr.IsValid() && s.Local.Addr == s.Remote.Addr {
 		t.fail("remote-address", "%s is our own end of the link", s.Remote.Addr)
 	}
+	r.routes(t, &s.Routes)
+	t.str("caller-id", &s.CallerID)
+	r.rate(t, &s.RateLimit)
+	t.str("comment", &s.Comment)
+	return s
+}
+
+// routes reads "destination [gateway] [metric]" lines.
+func (r *reader) routes(t *table, dst *[]aaa.Route) {
 	var routes []aaa.Route
 	t.list("routes", func(x string) error {
 		rt, err := parseRoute(x)
@@ -233,11 +241,7 @@ func (r *reader) secret(name string, t *table, c *Config) aaa.Secret {
 		}
 		return err
 	})
-	s.Routes = routes
-	t.str("caller-id", &s.CallerID)
-	r.rate(t, &s.RateLimit)
-	t.str("comment", &s.Comment)
-	return s
+	*dst = routes
 }
 
 func (r *reader) rate(t *table, dst *string) {

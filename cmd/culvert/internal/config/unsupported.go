@@ -12,7 +12,6 @@ const (
 	featureMPPE      feature = "MPPE encryption: IPsec encrypts (use-ipsec = \"required\")"
 	featurePrefixes  feature = "delegating IPv6 prefixes"
 	featureBCP       feature = "bridging over PPP (BCP)"
-	featureMSS       feature = "clamping TCP's MSS: path MTU discovery has to work through the tunnel"
 	featureRate      feature = "rate limits"
 	featureMultilink feature = "multilink PPP (mrru)"
 	featureFastPath  feature = "RouterOS's fast path; packets take the kernel's own"

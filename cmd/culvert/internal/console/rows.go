@@ -132,8 +132,9 @@ type InterfaceRow struct {
 // ClientState is one tunnel that this router dials, as `/interface l2tp-client monitor` shows it.
 type ClientState struct {
 	Name       string     `json:"name" text:""`
-	Status     string     `json:"status"` // "dialing", "verifying password", "connected", "terminating", "disconnected"
+	Status     string     `json:"status"` // "dialing", "verifying password", "connected", "terminating", "disconnected", "waiting for packets"
 	Uptime     Span       `json:"uptime" blank:""`
+	Idle       Span       `json:"idle-time" blank:""` // since the last packet either way
 	Encoding   string     `json:"encoding" text:"" blank:""`
 	MTU        int        `json:"mtu" blank:""`
 	MRU        int        `json:"mru" blank:""`

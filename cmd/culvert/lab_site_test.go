@@ -1,0 +1,279 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"culvert/board/lab"
+)
+
+// TestLabClientSite: culvert on both sides, or strongSwan on the other, with what routers need besides: networks behind
+// both ends, other transports, other settings of IPsec.
+func TestLabClientSite(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab.L) {
+		t.Run("site to site", func(t *testing.T) { siteToSite(t, l.Sub(t)) })
+		t.Run("IPv6 outside", func(t *testing.T) { overIPv6(t, l.Sub(t)) })
+		t.Run("VRF", func(t *testing.T) { inVRF(t, l.Sub(t)) })
+		t.Run("settings", func(t *testing.T) { callSettings(t, l.Sub(t)) })
+		t.Run("SoftEther", func(t *testing.T) { callsSoftEther(t, l.Sub(t)) })
+		t.Run("short lives", func(t *testing.T) { shortLives(t, l.Sub(t)) })
+	}, lab.Kernels("6.12"), lab.Timeout(8*time.Minute))
+}
+
+// clientTOML is a client that calls the rig's server as user i.
+func clientTOML(i int, connect, more string) string {
+	return fmt.Sprintf("[l2tp.client.l2tp-out%d]\nconnect-to = %q\nuser = \"user%d\"\npassword = %q\nuse-ipsec = true\nipsec-secret = %q\n%s\n",
+		i, connect, i, labPassword, labSecret, more)
+}
+
+// siteToSite is RouterOS's manual: two routers, a network behind each, and a remote client that has an address of the
+// server's network and is a host of it (proxy ARP). TCP gets through although nobody fragments.
+func siteToSite(t *testing.T, l *lab.L) {
+	const home = "192.168.55.0/24"
+	server := newRig(t, l, rigConfig{Users: 1, Secret: "routes = [\"" + home + "\"]", Extra: `
+[ppp.profile.lan]
+local-address = "192.168.88.1"
+remote-address = "192.168.88.200"
+arp-proxy = true
+
+[ppp.secret.user2]
+password = "` + labPassword + `"
+profile = "lan"
+`})
+	// A network as offices have it, where hosts ask for one another by ARP.
+	server.server.IP("addr add 192.168.88.1/24 dev lan")
+	server.lan.IP("addr add 192.168.88.10/24 dev eth0", "route add 192.168.55.0/24 via 192.168.88.1", "route add 192.168.99.0/24 via 192.168.88.1",
+		"route del default")
+	near := server.internet.Host("near", "198.51.100.1")
+	near.Forward()
+	for _, n := range []*lab.Node{near, server.server} { // nobody is told that a packet is too large
+		n.NFT("table inet blackhole { chain output { type filter hook output priority 0; icmp type destination-unreachable drop; }; }")
+	}
+	server.pristine = server.kernelState()
+	host := near.Host("host", "192.168.55.2")
+	remote := server.internet.Host("remote", "198.51.100.2")
+	r := &callRig{L: l, internet: server.internet, near: near}
+	r.pristine = r.state()
+	r.Culvert = l.Culvert(near, clientTOML(1, labServer.String(), "routes = [\"192.168.88.0/24\"]"))
+	r.up()
+	hostAddr := netip.MustParseAddr("192.168.55.2")
+	for _, p := range []struct {
+		from *lab.Node
+		to   netip.Addr
+	}{{host, labHost}, {server.lan, hostAddr}} {
+		if _, err := p.from.Ping(p.to, 20*time.Second); err != nil {
+			t.Error(err)
+		}
+	}
+	syn := server.lan.Capture("eth0", func(p lab.Packet) bool { return p.Proto == 6 && mss(p.Payload) != 0 })
+	if _, err := host.Transfer(server.lan, labHost, 1<<20); err != nil {
+		t.Error(err)
+	}
+	if _, err := server.lan.Transfer(host, hostAddr, 1<<20); err != nil {
+		t.Error(err)
+	}
+	mtu := uint16(r.monitor().Int("mtu"))
+	seen := syn.Stop()
+	if len(seen) < 4 {
+		t.Errorf("%d SYNs seen", len(seen))
+	}
+	for _, p := range seen {
+		if m := mss(p.Payload); !p.Out && m != mtu-40 {
+			t.Errorf("MSS %d came through a tunnel of MTU %d: %v", m, mtu, p)
+		}
+	}
+
+	away := l.Culvert(remote, clientTOML(2, labServer.String(), "routes = [\"192.168.88.0/24\"]"))
+	far := netip.MustParseAddr("192.168.88.200")
+	if _, err := server.lan.Ping(far, patience); err != nil {
+		t.Error(err)
+	}
+	if _, err := remote.Ping(labHost, 20*time.Second); err != nil {
+		t.Error(err)
+	}
+	if p := server.server.Run("ip", "neigh", "show", "proxy"); !strings.Contains(p, "192.168.88.200 dev lan") {
+		t.Errorf("proxies: %q", p)
+	}
+	away.Stop()
+	r.end()
+	server.clean()
+	if p := server.server.Run("ip", "neigh", "show", "proxy"); strings.TrimSpace(p) != "" {
+		t.Errorf("ARP is still answered: %q", p)
+	}
+}
+
+// mss is the maximum segment size in a SYN (RFC 9293 section 3.7.1), zero in anything else.
+func mss(tcp []byte) uint16 {
+	if len(tcp) < 20 || tcp[13]&6 != 2 {
+		return 0
+	}
+	for o := tcp[20:min(len(tcp), int(tcp[12]>>4)*4)]; len(o) >= 4 && o[0] != 0; {
+		switch {
+		case o[0] == 1:
+			o = o[1:]
+		case o[0] == 2:
+			return binary.BigEndian.Uint16(o[2:])
+		case o[1] < 2 || int(o[1]) > len(o):
+			return 0
+		default:
+			o = o[o[1]:]
+		}
+	}
+	return 0
+}
+
+// overIPv6: IKE, ESP and L2TP over IPv6, found by name.
+func overIPv6(t *testing.T, l *lab.L) {
+	server := newRig(t, l, rigConfig{IPv6: "2001:db8::1"})
+	r := &callRig{L: l, internet: server.internet, near: server.internet.Host("near", "198.51.100.1", "2001:db8:0:1::1")}
+	r.near.WriteFile("/etc/hosts", "2001:db8::1 vpn.example.com\n")
+	r.pristine = r.state()
+	r.wire = r.internet.Capture("near", func(p lab.Packet) bool { return !p.IKE() })
+	r.Culvert = l.Culvert(r.near, clientTOML(1, "vpn.example.com", ""))
+	m := r.up()
+	if !strings.HasPrefix(m.String("remote-endpoint"), "[2001:db8::1]") || m.Int("mtu") < 1300 || m.Int("mtu") > 1400 {
+		t.Errorf("monitor: %v", m)
+	}
+	addr := netip.MustParseAddr(m.String("local-address"))
+	if _, err := server.server.Transfer(r.near, addr, callSize); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.near.Transfer(server.server, labInner, callSize); err != nil {
+		t.Error(err)
+	}
+	r.end()
+	server.clean()
+}
+
+// inVRF: the way out is in a VRF of its own, and the link in the main table.
+func inVRF(t *testing.T, l *lab.L) {
+	c := callConfig{Connect: labServer.String() + "@red", Extra: "add-default-route = true\n", Prepare: func(r *callRig) {
+		r.near.IP("link add red type vrf table 10", "link set red up", "link set eth0 master red",
+			"route add 198.51.100.254/32 dev eth0 table 10", "route add default via 198.51.100.254 dev eth0 table 10")
+	}}
+	r := newCallRig(t, l, c)
+	m := r.up()
+	if routes := r.near.Run("ip", "route"); !strings.Contains(routes, "default dev l2tp-out1") {
+		t.Errorf("routes:\n%s", routes)
+	}
+	if _, err := r.near.Transfer(r.far, farInner, callSize); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.far.Transfer(r.near, netip.MustParseAddr(m.String("local-address")), callSize); err != nil {
+		t.Error(err)
+	}
+	c.Connect = labServer.String() + "@blue"
+	r.configure(c.toml())
+	r.fails("l2tp-out1", "VRF blue")
+	r.end()
+}
+
+// callSettings: a server that insists on aggressive mode, AES-GCM and perfect forward secrecy gets them, from another of
+// our addresses and behind a NAT.
+func callSettings(t *testing.T, l *lab.L) {
+	ike := lab.IKE{PSK: labSecret, Aggressive: true, Proposals: "aes256-sha384-ecp384", ESP: "aes128gcm16-ecp256"}
+	c := callConfig{NAT: true, IKE: &ike, Extra: "src-address = \"10.0.0.9\"\n", Prepare: func(r *callRig) {
+		r.near.IP("addr add 10.0.0.9/32 dev eth0")
+		r.gate.IP("route add 10.0.0.9/32 dev near")
+	}, Tables: `
+[ipsec.peer.l2tp-out1]
+exchange-mode = "aggressive"
+
+[ipsec.identity.l2tp-out1]
+my-id = "user-fqdn:branch@example.com"
+
+[ipsec.profile.default]
+enc-algorithm = ["aes-256"]
+hash-algorithm = ["sha384"]
+dh-group = ["ecp384"]
+
+[ipsec.proposal.default]
+enc-algorithms = ["aes-128-gcm"]
+auth-algorithms = []
+pfs-group = "ecp256"
+lifetime = "20m"
+`}
+	r := newCallRig(t, l, c)
+	m := r.up()
+	if m.String("encoding") != "esp aes-128-gcm" {
+		t.Errorf("monitor: %v", m)
+	}
+	sas := r.server.Charon.SAs(l.Context())
+	for _, want := range []string{"branch@example.com", "ECP_384", "AES_GCM_16-128/ECP_256"} {
+		if !strings.Contains(sas, want) {
+			t.Errorf("%s is not in the server's SAs:\n%s", want, sas)
+		}
+	}
+	if rows := r.Rows("/ip ipsec active-peers print"); len(rows) != 1 || !strings.HasPrefix(rows[0].String("local-address"), "10.0.0.9") {
+		t.Errorf("peers: %v", rows)
+	}
+	r.end()
+}
+
+// shortLives: SAs that live for seconds are renewed by both sides under a stream of packets, behind a NAT, and hardly one
+// is lost. CULVERT_LONG makes the half minute three.
+func shortLives(t *testing.T, l *lab.L) {
+	lasts := 35 * time.Second
+	if os.Getenv("CULVERT_LONG") != "" {
+		lasts = 3 * time.Minute
+	}
+	ike := callIKE
+	ike.Rekey = 17 * time.Second
+	r := newCallRig(t, l, callConfig{NAT: true, IKE: &ike, Tables: `
+[ipsec.profile.default]
+lifetime = "20s"
+
+[ipsec.proposal.default]
+lifetime = "12s"
+`})
+	r.up()
+	ping, err := r.near.StartPing(farInner, 50*time.Millisecond, 500)
+	l.Must(err, "ping")
+	seen := map[string]bool{}
+	end := time.Now().Add(lasts)
+	l.WaitFor(lasts+time.Minute, func() bool {
+		for _, sa := range r.Rows("/ip ipsec installed-sa print") {
+			seen[sa.String("spi")] = true
+		}
+		return !time.Now().Before(end)
+	})
+	sent, got := ping.Stop()
+	m := r.monitor()
+	t.Logf("%d SAs, %d of %d packets answered", len(seen), got, sent)
+	if m.String("status") != "connected" || m.Int("attempts") != 1 || sent-got > 1+sent/100 || len(seen) < 2*int(lasts/(15*time.Second)) {
+		t.Errorf("%v, %d SAs, %d of %d packets answered", m, len(seen), got, sent)
+	}
+	r.end()
+}
+
+// callsSoftEther: a server that nobody here wrote, and whose ESP, L2TP and PPP are its own, called directly and from
+// behind a NAT.
+func callsSoftEther(t *testing.T, l *lab.L) {
+	internet := l.Internet()
+	far := internet.Host("far", labServer.String())
+	server := lab.SoftEtherServer(far, callIKE, callLNS(77))
+	nat := internet.NAT("nat", "203.0.113.1")
+	for name, near := range map[string]*lab.Node{"direct": internet.Host("direct", "198.51.100.1"), "NAT": nat.Host("hidden", "10.0.0.1")} {
+		r := &callRig{L: l, internet: internet, near: near, far: far}
+		r.pristine = r.state()
+		r.Culvert = l.Culvert(near, callConfig{Extra: "routes = [\"" + server.Local.String() + "/32\"]\n"}.toml())
+		var m lab.Row
+		if !l.WaitFor(patience, func() bool { m = r.monitor(); return m.String("status") == "connected" }) {
+			t.Fatalf("%s: %v", name, m)
+		}
+		t.Logf("%s: %v", name, m)
+		if _, err := near.Ping(server.Local, 20*time.Second); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := near.Transfer(far, server.Local, 2<<20); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		r.end()
+	}
+	server.Stop()
+}
