@@ -24,6 +24,7 @@ chmod 755 "$work"
 log=$cache/busybox-mips.log
 
 # A package manager's state of our own: the machine's may not list sources.
+# shellcheck source=/dev/null
 suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-bookworm}")
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 mkdir -p "$work/state/lists/partial" "$work/archives/partial"

@@ -19,6 +19,7 @@ type Board struct {
 
 	qemu    string   // the emulator
 	machine []string // its arguments
+	nor     bool     // it keeps its configuration on NOR flash
 	debian  string   // Debian's name of the architecture; empty: the kernel is built from Debian's source
 }
 
@@ -34,11 +35,11 @@ var Boards = []*Board{
 	},
 	{
 		Name: "qemu-mipsel", Family: "hEX RB750Gr3, hEX S", Env: []string{"GOARCH=mipsle", "GOMIPS=softfloat"}, Console: "ttyS0",
-		qemu: "qemu-system-mipsel", machine: []string{"-M", "malta", "-cpu", "24Kc", "-vga", "none"}, debian: "mipsel",
+		qemu: "qemu-system-mipsel", machine: []string{"-M", "malta", "-cpu", "24Kc", "-vga", "none"}, nor: true, debian: "mipsel",
 	},
 	{
 		Name: "qemu-mips", Family: "RB951G, RB2011, hEX lite, hAP ac lite", Env: []string{"GOARCH=mips", "GOMIPS=softfloat"}, Console: "ttyS0",
-		qemu: "qemu-system-mips", machine: []string{"-M", "malta", "-cpu", "24Kc", "-vga", "none"},
+		qemu: "qemu-system-mips", machine: []string{"-M", "malta", "-cpu", "24Kc", "-vga", "none"}, nor: true,
 	},
 }
 
@@ -58,7 +59,7 @@ func FindBoard(name string) (*Board, error) {
 type BoardKernel struct {
 	Image   string      // what QEMU loads
 	modules *moduleTree // nil: it has everything built in
-	busybox string      // nothing else runs on the board before culvert does
+	busybox string      // Debian's, for the same architecture; empty: to be built
 }
 
 // Kernel returns the board's kernel from the cache, fetching Debian's if it is not there. The one that has to be built

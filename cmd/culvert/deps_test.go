@@ -44,6 +44,7 @@ var allowed = map[string][]string{
 	"culvert/board/lab/demo":               {"culvert/board/lab"},
 	"culvert/buildroot":                    {},
 	"culvert/buildroot/openwrt":            {},
+	"culvert/rootfs/mkimage":               {"culvert/board/lab"},
 }
 
 func TestImports(t *testing.T) {

@@ -38,6 +38,7 @@ chmod 755 "$work"
 log=$cache/$name.log
 
 # A package manager's state of our own, of that architecture alone; the machine's settings (proxies) still hold.
+# shellcheck source=/dev/null
 suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-bookworm}")
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 mkdir -p "$work/state/lists/partial" "$work/archives/partial" "$work/etc" "$work/root"
