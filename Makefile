@@ -19,7 +19,7 @@ ENV_amd64  = GOARCH=amd64
 CORES = ./ipsec ./ipsec/isakmp ./ipsec/ikev1 ./l2tp ./ppp ./ppp/aaa
 FUZZTIME ?= 3s
 
-.PHONY: build demo demo-lab test check unit race lab cross big-endian fuzz fuzz-short bench deps deps-boards kernel kernel-boards test-boards clean help
+.PHONY: build demo demo-lab test check unit race lab cross big-endian fuzz fuzz-short bench deps deps-boards kernel kernel-boards image run test-boards clean help
 
 build: ## the binary for this machine: ./culvert
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o culvert ./cmd/culvert
@@ -37,7 +37,8 @@ check: ## formatting, vet, import rules, shell syntax
 	$(GO) vet ./...
 	GOARCH=mips GOMIPS=softfloat $(GO) vet ./...
 	$(GO) test -run TestImports ./cmd/culvert
-	for f in board/lab/*.sh rootfs/kernel/*.sh; do bash -n $$f || exit 1; done
+	for f in board/lab/*.sh rootfs/*.sh rootfs/kernel/*.sh; do bash -n $$f || exit 1; done
+	$(GO) test -run TestScripts ./board/lab
 
 unit: ## unit tests (the lab's are a target of their own)
 	$(GO) test -short ./...
@@ -77,6 +78,12 @@ deps-boards: ## the same for the emulated boards: QEMU, a cross compiler for the
 kernel-boards: deps-boards ## the emulated boards' kernels: Debian's, fetched, and the big-endian one, built once (15 minutes)
 	@for arch in arm64 armhf mipsel; do rootfs/kernel/debian.sh $$arch || exit 1; done
 	@rootfs/kernel/malta-be.sh
+
+image: kernel-boards ## kernel and initramfs of an emulated board in build/image (BOARD=qemu-arm64, qemu-arm, qemu-mipsel or qemu-mips)
+	$(GO) run ./rootfs/mkimage -board "$(BOARD)"
+
+run: kernel-boards ## boots that image in QEMU, its serial line on this terminal
+	$(GO) run ./rootfs/mkimage -board "$(BOARD)" -run
 
 test-boards: kernel-boards ## what the emulated ARM and MIPS boards prove
 	$(GO) test -run '^TestBoard' -count 1 -timeout 60m -v ./board/lab ./hwcrypto/...

@@ -29,6 +29,7 @@ var KernelPath = []Requirement{
 var IPsecPath = []Requirement{
 	{"IPsec's interface to programs", []string{"xfrm_user"}, "CONFIG_XFRM_USER"},
 	{"ESP", []string{"esp4", "authenc", "echainiv"}, "CONFIG_INET_ESP, CONFIG_CRYPTO_AUTHENC, CONFIG_CRYPTO_ECHAINIV"},
+	{"random numbers for echainiv", []string{"drbg"}, "CONFIG_CRYPTO_DRBG"},
 	{"AES in CBC, SHA-1 and SHA-2", []string{"cbc", "hmac", "sha1_generic", "sha256_generic"}, "CONFIG_CRYPTO_CBC, CONFIG_CRYPTO_HMAC, CONFIG_CRYPTO_SHA1, CONFIG_CRYPTO_SHA256"},
 	{"AES in GCM", []string{"gcm", "seqiv"}, "CONFIG_CRYPTO_GCM, CONFIG_CRYPTO_SEQIV"},
 	{"IPv6's ESP", []string{"esp6"}, "CONFIG_INET6_ESP"},

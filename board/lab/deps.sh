@@ -9,7 +9,7 @@ user-mode-linux strongswan-charon strongswan-starter strongswan-swanctl libstron
 libstrongswan-extra-plugins xl2tpd ppp softether-vpnserver softether-vpncmd iproute2 iptables nftables iperf3 tcpdump tshark
 iputils-ping netcat-openbsd qemu-user-static ca-certificates git busybox-static shellcheck"
 case ${1:-} in
-boards | buildroot) packages="$packages qemu-system-arm qemu-system-mips gcc-mips-linux-gnu libc6-dev-mips-cross" ;;
+boards | buildroot) packages="$packages qemu-system-arm qemu-system-mips gcc-mips-linux-gnu libc6-dev-mips-cross e2fsprogs" ;;
 esac
 [ "${1:-}" != buildroot ] || packages="$packages rsync cpio unzip bc file fakeroot patchelf python3-magic flake8"
 missing=

@@ -18,7 +18,7 @@ type Image struct {
 // imageModules are the kernel modules of an image, besides those of /etc/modules: what culvert loads, and what may be
 // asked of a kernel ("?").
 var imageModules = strings.Fields(`slhc ppp_generic pppox l2tp_core l2tp_netlink l2tp_ppp xfrm_user esp4 esp6 authenc echainiv gcm tun nf_tables nft_ct
-	l2tp_eth? l2tp_ip? seqiv? cbc? ctr? hmac? sha1_generic? sha256_generic? sha512_generic? ccm? ghash_generic? des_generic? md5? cryptd?
+	l2tp_eth? l2tp_ip? seqiv? cbc? ctr? hmac? sha1_generic? sha256_generic? sha512_generic? ccm? drbg? jitterentropy_rng? ghash_generic? des_generic? md5? cryptd?
 	ppp_mppe? arc4? nft_masq? nft_nat? nft_limit? nft_xfrm? nft_reject? nf_nat? nft_socket? bridge? veth? dummy? vrf? ifb?
 	af_alg? algif_hash? algif_skcipher? algif_aead? crypto_user? evdev? uinput? uleds?
 	sch_htb? sch_tbf? sch_ingress? cls_u32? cls_matchall? act_police? act_mirred?`)
