@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,13 +136,13 @@ func press(code uint16, value uint32) []byte {
 func TestButton(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, w := io.Pipe()
-		presses := 0
+		var presses atomic.Int32
 		done := make(chan error)
-		go func() { done <- watchKey(r, keyRestart, 5*time.Second, func() { presses++ }) }()
+		go func() { done <- watchKey(r, keyRestart, 5*time.Second, func() { presses.Add(1) }) }()
 		for _, step := range []struct {
 			events []byte
 			wait   time.Duration
-			total  int
+			total  int32
 		}{
 			{press(keyRestart, 1), 2 * time.Second, 0},
 			{press(keyRestart, 0), 10 * time.Second, 0}, // too short
@@ -154,8 +155,8 @@ func TestButton(t *testing.T) {
 			w.Write(step.events)
 			time.Sleep(step.wait)
 			synctest.Wait()
-			if presses != step.total {
-				t.Fatalf("%d presses, want %d", presses, step.total)
+			if n := presses.Load(); n != step.total {
+				t.Fatalf("%d presses, want %d", n, step.total)
 			}
 		}
 		w.Write(press(keyRestart, 1))
@@ -164,7 +165,7 @@ func TestButton(t *testing.T) {
 			t.Error(err)
 		}
 		time.Sleep(time.Minute)
-		if presses != 1 {
+		if presses.Load() != 1 {
 			t.Error("pressed by a device that is gone")
 		}
 	})
