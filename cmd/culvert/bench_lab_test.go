@@ -184,35 +184,41 @@ func TestBenchSessions(t *testing.T) {
 // Both phases negotiated and deleted again, over and over.
 func TestBenchIKE(t *testing.T) {
 	inBench(t, func(t *testing.T, l *lab.L) {
-		ike := lab.IKE{PSK: labSecret, Proposals: "aes256-sha256-modp2048", ESP: "aes256-sha256"}
+		groups := []string{"modp2048", "ecp256"}
+		ike := lab.IKE{PSK: labSecret, Proposals: "aes256-sha256-modp2048,aes256-sha256-ecp256", ESP: "aes256-sha256"}
 		p := newPair(t, l, rigConfig{}, ike, "")
-		initiator := func(i int, server netip.Addr) *lab.Charon {
-			n := p.internet.Host(fmt.Sprintf("client%d", i), fmt.Sprintf("198.51.100.%d", i))
-			charon, err := n.Charon()
-			l.Must(err, "charon")
-			l.Must(charon.Load(t.Context(), server, ike), "load")
-			return charon
-		}
-		toCulvert, toRef := initiator(1, labServer), initiator(2, benchReference)
-		const n = 30
-		var cpuC, cpuR []float64
-		measure := func(c *lab.Charon, cpu func() time.Duration, spent *[]float64) func() float64 {
-			return func() float64 {
-				before, start := cpu(), time.Now()
-				if err := c.Exchange(n); err != nil {
-					t.Error(err)
-					return 0
-				}
-				*spent = append(*spent, (cpu()-before).Seconds()*1000/n)
-				return n / time.Since(start).Seconds()
+		for g, group := range groups {
+			initiator := func(i int, server netip.Addr) *lab.Charon {
+				i += 2 * g
+				n := p.internet.Host(fmt.Sprintf("client%d", i), fmt.Sprintf("198.51.100.%d", i))
+				charon, err := n.Charon()
+				l.Must(err, "charon")
+				own := ike
+				own.Proposals = "aes256-sha256-" + group
+				l.Must(charon.Load(t.Context(), server, own), "load")
+				return charon
 			}
+			toCulvert, toRef := initiator(1, labServer), initiator(2, benchReference)
+			const n = 30
+			var cpuC, cpuR []float64
+			measure := func(c *lab.Charon, cpu func() time.Duration, spent *[]float64) func() float64 {
+				return func() float64 {
+					before, start := cpu(), time.Now()
+					if err := c.Exchange(n); err != nil {
+						t.Error(err)
+						return 0
+					}
+					*spent = append(*spent, (cpu()-before).Seconds()*1000/n)
+					return n / time.Since(start).Seconds()
+				}
+			}
+			a, b, ratio := rounds(5, measure(toCulvert, p.Culvert.CPU, &cpuC), measure(toRef, p.ref.CPU, &cpuR))
+			table(t, "IKE, main mode and quick mode, "+group+"; initiator and responder share one processor", [][4]string{
+				{"up and down", fmt.Sprintf("%.1f /s", a), fmt.Sprintf("%.1f /s", b), fmt.Sprintf("%.2f", ratio)},
+				{"the server's processor time for each", fmt.Sprintf("%.1f ms", median(cpuC)), fmt.Sprintf("%.1f ms", median(cpuR)),
+					fmt.Sprintf("%.2f", median(cpuC)/max(median(cpuR), 0.01))},
+			})
 		}
-		a, b, ratio := rounds(5, measure(toCulvert, p.Culvert.CPU, &cpuC), measure(toRef, p.ref.CPU, &cpuR))
-		table(t, "IKE, main mode and quick mode, modp2048; initiator and responder share one processor", [][4]string{
-			{"up and down", fmt.Sprintf("%.1f /s", a), fmt.Sprintf("%.1f /s", b), fmt.Sprintf("%.2f", ratio)},
-			{"the server's processor time for each", fmt.Sprintf("%.1f ms", median(cpuC)), fmt.Sprintf("%.1f ms", median(cpuR)),
-				fmt.Sprintf("%.2f", median(cpuC)/max(median(cpuR), 0.01))},
-		})
 	})
 }
 
