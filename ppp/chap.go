@@ -26,7 +26,8 @@ func parseCHAP(b []byte) (value []byte, name string, err error) {
 	if len(b) < 1 || int(b[0]) > len(b)-1 {
 		return nil, "", errTruncated
 	}
-	value, b = b[1:1+b[0]], b[1+b[0]:]
+	n := 1 + int(b[0]) // not in an octet: 255 is a length too
+	value, b = b[1:n], b[n:]
 	if len(value) == 0 || len(b) > 255 {
 		return nil, "", errTruncated
 	}

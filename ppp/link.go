@@ -319,6 +319,10 @@ func (l *Link) receive(frame []byte) {
 		l.drop("truncated frame", 0)
 		return
 	}
+	if len(b) > defaultMRU {
+		l.drop("control packet longer than any MRU", proto) // its refusal would not fit into a frame
+		return
+	}
 	l.echo.heard(l.now)
 	if proto == ProtoLCP {
 		l.lcp.receive(b)

@@ -27,7 +27,8 @@ func parsePAP(b []byte) (user string, password []byte, err error) {
 		if len(b) < 1 || int(b[0]) > len(b)-1 {
 			return nil, false
 		}
-		s, b = b[1:1+b[0]], b[1+b[0]:]
+		n := 1 + int(b[0]) // not in an octet: 255 is a length too
+		s, b = b[1:n], b[n:]
 		return s, true
 	}
 	u, ok := counted()
