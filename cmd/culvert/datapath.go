@@ -123,10 +123,23 @@ func (m machine) choose(want config.DataPath, ipsec bool) (p dataPath, why strin
 		sentence(first), sentence(m.lacks(dataPaths[len(dataPaths)-1], ipsec)))
 }
 
+// sentence says what is missing and what mends it, and no more: it is one line of the log.
 func sentence(errs []error) string {
 	var s []string
 	for _, err := range errs {
-		s = append(s, err.Error())
+		lacks := new(xfrm.ProbeError)
+		switch {
+		case errors.As(err, &lacks):
+			for _, l := range lacks.Lacks {
+				if l.Fatal {
+					s = append(s, l.Feature+": "+l.Mend)
+				}
+			}
+		case errors.Is(err, l2tpkernel.ErrUnsupported):
+			s = append(s, l2tpkernel.ErrUnsupported.Error())
+		default:
+			s = append(s, err.Error())
+		}
 	}
 	return strings.Join(s, "; ")
 }

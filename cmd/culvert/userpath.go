@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"culvert/cmd/culvert/internal/console"
 	"culvert/hwcrypto"
@@ -95,14 +96,21 @@ func (d *daemon) measureCrypto(suites ...ipsec.Suite) {
 // espReader takes packets of ESP, on the goroutine of their socket.
 func (d *daemon) espReader() (recv func(p ipsec.Path, packet []byte), flush func()) {
 	l2tpReader := d.userL2TP.Receiver()
+	var now time.Time // of the batch
 	return func(p ipsec.Path, packet []byte) {
-		if dg, ok := d.userESP.Open(p, packet); ok {
-			peer := l2tp.Peer{Local: dg.Local, Remote: dg.Remote, Via: l2tp.Via(dg.Mark)}
-			if !l2tpReader.Deliver(peer, dg.Payload) {
-				d.receiveControl(peer, dg.Payload)
+			if now.IsZero() {
+				now = time.Now()
 			}
+			if dg, ok := d.userESP.Open(now, p, packet); ok {
+				peer := l2tp.Peer{Local: dg.Local, Remote: dg.Remote, Via: l2tp.Via(dg.Mark)}
+				if !l2tpReader.Deliver(peer, dg.Payload) {
+					d.receiveControl(peer, dg.Payload)
+				}
+			}
+		}, func() {
+			now = time.Time{}
+			l2tpReader.Flush()
 		}
-	}, l2tpReader.Flush
 }
 
 // makeUserL2TP makes the data plane in this process.

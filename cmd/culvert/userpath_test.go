@@ -350,6 +350,32 @@ func pour(t testing.TB, from, to *place, addr string, size int64) time.Duration 
 	return time.Since(start)
 }
 
+// Where the path is narrower than the packets, they go in fragments; what the kernel cannot cut for us goes one by one.
+func TestUserPathNarrow(t *testing.T) {
+	for _, encap := range []bool{true, false} {
+		wireA, wireB := newWire(t)
+		a := newEnd(t, wireA, newPlace(t), endA, endB, suiteCBC, encap)
+		b := newEnd(t, wireB, newPlace(t), endB, endA, suiteCBC, encap)
+		a.up("10.0.0.1", "10.0.0.2")
+		b.up("10.0.0.2", "10.0.0.1")
+		pour(t, a.home, b.home, "10.0.0.2", 1<<20)
+		for _, p := range []*place{wireA, wireB} {
+			p.run(t, func() error {
+				link, err := netlink.LinkByName("wire")
+				if err != nil {
+					return err
+				}
+				return netlink.LinkSetMTU(link, 1000)
+			})
+		}
+		took := pour(t, a.home, b.home, "10.0.0.2", 4<<20)
+		if n := a.userESP.Drops().Send + b.userESP.Drops().Send; n > 0 {
+			t.Errorf("encap %v: %d packets were not sent", encap, n)
+		}
+		t.Logf("encap %v: 4 MB in fragments in %v", encap, took)
+	}
+}
+
 // copyEnd is the plainest tunnel there is: what the TUN gives goes into a UDP socket, packet by packet, and back.
 func copyEnd(t testing.TB, wire, home *place, local, remote netip.Addr, inner, peer string) {
 	t.Helper()

@@ -455,7 +455,7 @@ func sealed(t *testing.T, o *ours, s *sa, text string) []byte {
 	t.Helper()
 	buf := make([]byte, Headroom+len(text), Headroom+len(text)+Tailroom)
 	copy(buf[Headroom:], text)
-	packet, err := o.seal(s, s.place.Load(), 1701, 1701, buf, Headroom)
+	packet, err := o.seal(s, s.place.Load(), 1701, 1701, buf, Headroom, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

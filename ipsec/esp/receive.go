@@ -30,14 +30,15 @@ type Datagram struct {
 
 // Receive is Open for those who gave Options.Deliver, which is called before it returns.
 func (b *Backend) Receive(p ipsec.Path, packet []byte) {
-	if d, ok := b.Open(p, packet); ok {
+	if d, ok := b.Open(b.o.Now(), p, packet); ok {
 		b.o.Deliver(d.Mark, d.Local, d.Remote, d.Payload)
 	}
 }
 
 // Open takes one ESP packet, SPI first, with the addresses it came between; both ports are zero for plain ESP. It
-// decrypts in place: the payload lies in the packet. What is wrong with a packet only counts.
-func (b *Backend) Open(p ipsec.Path, packet []byte) (d Datagram, ok bool) {
+// decrypts in place: the payload lies in the packet. What is wrong with a packet only counts. now may be that of a batch:
+// on many boards each look at the clock is a system call.
+func (b *Backend) Open(now time.Time, p ipsec.Path, packet []byte) (d Datagram, ok bool) {
 	if len(packet) < espHeader {
 		b.drops.malformed.Add(1)
 		return d, false
@@ -56,7 +57,6 @@ func (b *Backend) Open(p ipsec.Path, packet []byte) (d Datagram, ok bool) {
 		b.drops.unknown.Add(1)
 		return d, false
 	}
-	now := b.o.Now()
 	datagram := b.open(s, at, p.Remote, packet, now)
 	if datagram == nil {
 		return d, false

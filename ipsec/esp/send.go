@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"time"
 
 	"culvert/ipsec"
 )
@@ -44,7 +45,7 @@ func (b *Backend) Send(m ipsec.Mark, local, remote netip.AddrPort, buf []byte, a
 		return ipsec.ErrNoSA
 	}
 	where := s.place.Load()
-	packet, err := b.seal(s, where, local.Port(), remote.Port(), buf, at)
+	packet, err := b.seal(s, where, local.Port(), remote.Port(), buf, at, b.o.Now())
 	if err != nil {
 		b.drops.send.Add(1)
 		return err
@@ -82,9 +83,9 @@ func (b *Backend) SendBatch(m ipsec.Mark, local, remote netip.AddrPort, bufs [][
 		}
 		return sent, nil
 	}
-	sealed := 0
+	sealed, now := 0, b.o.Now()
 	for i, buf := range bufs {
-		if bufs[i], err = b.seal(s, where, local.Port(), remote.Port(), buf, at); err != nil {
+		if bufs[i], err = b.seal(s, where, local.Port(), remote.Port(), buf, at, now); err != nil {
 			b.drops.send.Add(uint64(len(bufs) - i))
 			break
 		}
@@ -119,7 +120,7 @@ func (b *Backend) SendMessage(m ipsec.Mark, local, remote netip.AddrPort, payloa
 }
 
 // seal makes the packet around buf[at:], in buf.
-func (b *Backend) seal(s *sa, where *place, sport, dport uint16, buf []byte, at int) ([]byte, error) {
+func (b *Backend) seal(s *sa, where *place, sport, dport uint16, buf []byte, at int, now time.Time) ([]byte, error) {
 	start := at - udpHeader - s.front
 	switch {
 	case at > len(buf) || start < 0:
@@ -157,7 +158,6 @@ func (b *Backend) seal(s *sa, where *place, sport, dport uint16, buf []byte, at 
 	binary.BigEndian.PutUint32(packet, uint32(s.id.SPI))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := b.o.Now()
 	if b.ended(s, now) {
 		return nil, ErrExpired
 	}

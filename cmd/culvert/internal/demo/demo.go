@@ -300,13 +300,13 @@ func (d *show) close() error {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// waitFor polls until done, an error, or the time is over.
+// waitFor polls until done, which may be with an error, or until the time is over.
 func waitFor(ctx context.Context, timeout time.Duration, done func() (bool, error)) error {
 	deadline := time.Now().Add(timeout)
 	for {
 		ok, err := done()
 		if ok {
-			return nil
+			return err
 		}
 		if time.Now().After(deadline) {
 			return errors.Join(fmt.Errorf("not within %v", timeout), err)

@@ -55,7 +55,7 @@ func (i *instance) ready(ctx context.Context, timeout time.Duration) error {
 	return waitFor(ctx, timeout, func() (bool, error) {
 		select {
 		case <-i.ended:
-			return false, fmt.Errorf("it has ended: %w", errors.Join(i.err, ctx.Err()))
+			return true, fmt.Errorf("it has ended: %w", errors.Join(i.err, ctx.Err()))
 		default:
 		}
 		return i.log.line("info started") != "", nil
