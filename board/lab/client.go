@@ -16,7 +16,7 @@ import (
 type ClientConfig struct {
 	Server         netip.Addr
 	User, Password string
-	IKE            IKE           // PSK empty: plain L2TP
+	IKE            IKE           // nothing to authenticate with: plain L2TP
 	LAC            LAC           // Server, User, Password and, where IKE names one, Port are taken from above
 	Timeout        time.Duration // for each of IKE and L2TP with PPP; 30 s when 0
 }
@@ -52,7 +52,7 @@ func (c *Client) Connect(ctx context.Context) (netip.Addr, error) {
 
 // Secure is the IPsec half of Connect.
 func (c *Client) Secure(ctx context.Context) (err error) {
-	if c.Config.IKE.PSK == "" {
+	if !c.Config.IKE.Secures() {
 		return nil
 	}
 	if c.Charon == nil || !c.Charon.Running() {

@@ -12,6 +12,7 @@ import (
 // IKE says how strongSwan shall negotiate. The zero value of a field is what it does by default.
 type IKE struct {
 	PSK        string
+	Certs      *Certs        // instead of PSK
 	Proposals  string        // phase 1 in strongSwan's words: "aes256-sha256-modp2048"
 	ESP        string        // phase 2; with a group at the end it asks for PFS
 	Rekey      time.Duration // phase 2 is renewed that often by strongSwan
@@ -24,16 +25,26 @@ type IKE struct {
 	Fragments  int // messages longer than that are sent in pieces, whether the server has announced it or not; 0: strongSwan's own rule
 }
 
+// Certs are certificates for strongSwan, and whose it trusts. All of it is PEM.
+type Certs struct {
+	Certificate, Key string
+	Authorities      []string // roots, and what stands between them and the certificates
+	RemoteID         string   // how the peer has to show itself; empty: as its certificate says
+}
+
+// Secures reports whether there is anything to authenticate with: without it L2TP is plain.
+func (k IKE) Secures() bool { return k.PSK != "" || k.Certs != nil }
+
 // A Charon is strongSwan's IKE daemon on a node.
 type Charon struct {
 	*Daemon
 	node *Node
 }
 
-// strongswanConf loads what IKEv1 with pre-shared keys needs and no more: a daemon takes a tenth of the memory and of the
+// strongswanConf loads what IKEv1 needs and no more: a daemon takes a tenth of the memory and of the
 // time to start.
 const strongswanConf = `charon {
-	load = random nonce openssl hmac kdf gmp curve25519 kernel-netlink socket-default vici
+	load = random nonce openssl pem pkcs1 pkcs8 x509 pubkey hmac kdf gmp curve25519 kernel-netlink socket-default vici
 	threads = 8
 	install_routes = no
 	install_virtual_ip = no
@@ -47,7 +58,7 @@ const strongswanConf = `charon {
 	}
 }
 swanctl {
-	load = random openssl
+	load = random openssl pem pkcs1 pkcs8
 }
 `
 
@@ -101,11 +112,27 @@ func (c *Charon) Load(ctx context.Context, peer netip.Addr, ike IKE) error {
 	if ike.Fragments > 0 {
 		line("fragmentation = force")
 	}
-	line("local { auth = psk")
+	auth, certificate := "psk", ""
+	if ike.Certs != nil {
+		auth, certificate = "pubkey", "certs = lab.pem\n"
+		c.node.WriteFile("/etc/swanctl/x509/lab.pem", ike.Certs.Certificate)
+		c.node.WriteFile("/etc/swanctl/private/lab.pem", ike.Certs.Key)
+		for i, ca := range ike.Certs.Authorities {
+			c.node.WriteFile(fmt.Sprintf("/etc/swanctl/x509ca/lab%d.pem", i), ca)
+		}
+	}
+	if ike.Certs != nil {
+		line("send_cert = always")
+	}
+	line("local { auth = %s\n%s", auth, certificate)
 	if ike.LocalID != "" {
 		line("id = %s", ike.LocalID)
 	}
-	line("}\nremote { auth = psk }")
+	line("}\nremote { auth = %s", auth)
+	if ike.Certs != nil && ike.Certs.RemoteID != "" {
+		line("id = %s", ike.Certs.RemoteID)
+	}
+	line("}")
 	line("children { l2tp { mode = transport")
 	if ike.ESP != "" {
 		line("esp_proposals = %s", ike.ESP)
@@ -125,7 +152,9 @@ func (c *Charon) Load(ctx context.Context, peer netip.Addr, ike IKE) error {
 	}
 	line("local_ts = %s\nremote_ts = %s\nupdown =", local, remote)
 	line("} } } }")
-	line("secrets { ike { secret = \"%s\" } }", ike.PSK)
+	if ike.PSK != "" {
+		line("secrets { ike { secret = \"%s\" } }", ike.PSK)
+	}
 	c.node.WriteFile("/etc/swanctl/lab.conf", b.String())
 	if ike.Fragments > 0 {
 		c.node.WriteFile("/etc/strongswan.conf", strings.Replace(strongswanConf, "charon {", fmt.Sprintf("charon {\n\tfragment_size = %d", ike.Fragments), 1))

@@ -16,12 +16,12 @@ type Reference struct {
 	L2TP   *XL2TPD
 }
 
-// ReferenceServer starts strongSwan (unless ike.PSK is empty), xl2tpd and pppd as a server on a node.
+// ReferenceServer starts strongSwan (unless ike has nothing to authenticate with), xl2tpd and pppd as a server on a node.
 func ReferenceServer(n *Node, ike IKE, lns LNS) *Reference {
 	n.lab.Helper()
 	r := &Reference{Node: n}
 	var err error
-	if ike.PSK != "" {
+	if ike.Secures() {
 		r.Charon, err = n.Charon()
 		n.lab.Must(err, "reference server")
 		n.lab.Must(r.Charon.Load(context.Background(), netip.Addr{}, ike), "reference server")

@@ -39,6 +39,7 @@ type rigConfig struct {
 	Keepalive string // "30s" when empty
 	DPD       string // "2m" when empty
 	Extra     string // more tables
+	Prepare   func(server *lab.Node)
 	Secret    string // more lines of user1's table
 	IPv6      string // another address of the server
 }
@@ -105,6 +106,9 @@ func newRig(t *testing.T, l *lab.L, c rigConfig) *rig {
 	r.server.Forward()
 	r.lan = r.server.Host("lan", labHost.String())
 	c.Path.prepare(r.server)
+	if c.Prepare != nil {
+		c.Prepare(r.server)
+	}
 	r.Culvert = l.Culvert(r.server, c.toml())
 	c.Path.check(t, r.Culvert)
 	r.pristine = r.kernelState()

@@ -188,7 +188,7 @@ func (sa *phase1) signedFifth(now time.Time, m *message) {
 	if err != nil {
 		e.drop(why, m.path, "problem", err)
 		if why != DropDecrypt {
-			sa.refuseEvidence(now, m, identity(ev.id), err)
+			sa.refuseEvidence(now, m, &ev, err)
 		}
 		return
 	}
@@ -220,7 +220,7 @@ func (sa *phase1) signedFifth(now time.Time, m *message) {
 			switch {
 			case err != nil:
 				e.drop(DropCertificate, held.path, "problem", err)
-				sa.refuseEvidence(now, &held, ev.shown.String(), err)
+				sa.refuseEvidence(now, &held, &ev, err)
 			case unsigned != nil:
 				e.log.Error("our key does not sign", "peer", sa.peer.Name, "error", unsigned)
 			default:
@@ -267,19 +267,26 @@ func (sa *phase1) wanted(payloads []isakmp.Payload) bool {
 	return !asked
 }
 
-// refuseEvidence says once per exchange why the peer is not let in. The exchange waits on, as with wrong keys.
-func (sa *phase1) refuseEvidence(now time.Time, m *message, id string, err error) {
+// refuseEvidence says once per exchange why the peer is not let in. The exchange waits on, as with wrong keys. The peer is
+// told under the keys that both have: what comes in the clear, most do not believe.
+func (sa *phase1) refuseEvidence(now time.Time, m *message, ev *evidence, err error) {
 	if sa.badAuth++; sa.badAuth > 1 {
 		return
 	}
-	sa.e.warn(now, "refused by its certificate: "+err.Error(), "remote", m.path.Remote, "peer", sa.peer.Name, "identity", id,
+	sa.e.warn(now, "refused by its certificate: "+err.Error(), "remote", m.path.Remote, "peer", sa.peer.Name, "identity", identity(ev.id),
 		"client", sa.vendors.software())
 	notify := isakmp.InvalidCertificate
 	if errors.Is(err, errSignature) { // somebody else's certificate; what is wrong with one's own is no attack
 		sa.e.failed(now, m.path.Remote.Addr())
 		notify = isakmp.InvalidSignature
 	}
-	sa.e.refuseClear(now, m, notify)
+	n := isakmp.Notification{DOI: isakmp.DOIIPsec, Protocol: isakmp.ProtoISAKMP, Type: notify}
+	iv := sa.iv
+	sa.iv = ev.next // the peer's next exchange goes on from its message 5
+	if msg, _ := sa.prepared(isakmp.Payload{Type: isakmp.PayloadNotify, Body: n.Append(nil)}); msg != nil && len(msg) <= len(m.raw) {
+		sa.send(m.path, msg)
+	}
+	sa.iv = iv
 }
 
 // proving returns what makes SIG_I out of the Diffie-Hellman secret, on a worker; without signatures it makes nothing.
