@@ -172,18 +172,24 @@ func TestLabCertificates(t *testing.T) {
 			c := r.client(x.node, with(x.certs), func(c *lab.ClientConfig) { c.Timeout = 10 * time.Second })
 			before := len(r.Complaints())
 			ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
-			if refusal(ctx, c) == nil {
+			err := refusal(ctx, c)
+			cancel()
+			if err == nil {
 				t.Errorf("%s: %v", x.name, errLetIn)
 			}
-			cancel()
+			if c.Charon == nil {
+				t.Fatal(err)
+			}
 			l.WaitFor(3*time.Second, func() bool { return len(r.Complaints()) > before })
+			heard := l.WaitFor(5*time.Second, func() bool { return len(c.Charon.Lines("received", x.answer)) > 0 })
+			log := c.Charon.Log()
 			c.Kill()
-			if log := c.Charon.Log(); !strings.Contains(log, "received") || !strings.Contains(log, x.answer) {
+			if !heard {
 				t.Errorf("%s: strongSwan has not heard %s:\n%s", x.name, x.answer, log)
 			}
 			said := r.Complaints()[before:]
 			if len(said) != 1 {
-				t.Errorf("%d %s: want one line in the log, got %d:\n%s\n%s", i, x.name, len(said), strings.Join(said, "\n"), c.Charon.Log())
+				t.Errorf("%d %s: want one line in the log, got %d:\n%s\n%s", i, x.name, len(said), strings.Join(said, "\n"), log)
 				continue
 			}
 			for _, w := range x.words {
