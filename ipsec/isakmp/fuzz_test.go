@@ -79,7 +79,7 @@ func FuzzAll(f *testing.F) {
 	for _, h := range []string{
 		"01 11 06a5 c0000207", "02 00 0000 6761", "04 00 0000 c0000200 ffffff00", "07 00 0000 c0000201 c0000209",
 		"00000001 01 10 8d28 0100000000000000 0200000000000000 01020304", "00000001 03 04 0001 cafe0001",
-		"01000000 0a000007", "0007 02 01 aabb", "80010007 000c0004 00015180", "1e2b516905991c7d7c96fcbfb587e46100000009", espSA,
+		"09 00 0000 301d310b300906035504061302444531 0e300c06035504030c05616c696365", "04 3003020105", "01000000 0a000007", "0007 02 01 aabb", "80010007 000c0004 00015180", "1e2b516905991c7d7c96fcbfb587e46100000009", espSA,
 	} {
 		f.Add(octets(f, h))
 	}
@@ -92,6 +92,15 @@ func FuzzAll(f *testing.F) {
 			if p, ok := id.Prefix(); ok && !p.IsValid() {
 				t.Fatal("an invalid prefix")
 			}
+		}
+		if c, err := isakmp.ParseCert(b); err == nil {
+			same(t, "CERT", c.Append(nil), b)
+		}
+		if c, err := isakmp.ParseCertRequest(b); err == nil {
+			same(t, "CERTREQ", c.Append(nil), b)
+		}
+		if s, ok := isakmp.DistinguishedName(b); ok && len(s) > 1100 {
+			t.Fatalf("%d octets of name", len(s))
 		}
 		if n, err := isakmp.ParseNotification(b); err == nil {
 			same(t, "notify", n.Append(nil), b)

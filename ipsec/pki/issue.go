@@ -135,6 +135,7 @@ type Request struct {
 	Names    []string // host names, addresses and mail addresses; the first is also the common name
 	Server   bool
 	Kind     KeyKind
+	Key      crypto.Signer // what the peer has already; nil makes a new one of Kind
 	Validity time.Duration
 }
 
@@ -170,17 +171,19 @@ func (ca *Pair) Issue(now time.Time, r Request) (*Pair, error) {
 	if r.Server {
 		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	}
-	if r.Kind <= RSA4096 {
-		t.KeyUsage |= x509.KeyUsageKeyEncipherment
-	}
 	for i, name := range r.Names {
 		if err := addName(t, name, i == 0 && !r.Server); err != nil {
 			return nil, err
 		}
 	}
-	key, err := newKey(r.Kind)
-	if err != nil {
-		return nil, err
+	key, err := r.Key, error(nil)
+	if key == nil {
+		if key, err = newKey(r.Kind); err != nil {
+			return nil, err
+		}
+	}
+	if _, isRSA := key.Public().(*rsa.PublicKey); isRSA {
+		t.KeyUsage |= x509.KeyUsageKeyEncipherment
 	}
 	return sign(t, ca, key, ca.Key)
 }
