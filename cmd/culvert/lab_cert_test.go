@@ -107,13 +107,13 @@ func TestLabCertificates(t *testing.T) {
 				"ca = [%[3]s]\ncrl = [\"/etc/culvert/pki/%[2]scrl.pem\"]\n%[4]s", name, prefix, ca, more)
 		}
 		const rsaCA = `"/etc/culvert/pki/ca.crt", "/etc/culvert/pki/root.crt"`
-		r := newRigWith(t, l, rigConfig{Users: 20, Extra: identity("l2tp-in", "", rsaCA, "") +
+		r := newRig(t, l, rigConfig{Users: 20, Extra: identity("l2tp-in", "", rsaCA, "") +
 			"\n[ipsec.peer.ec]\naddress = \"198.51.100.4\"\n" + identity("ec", "ec-", `"/etc/culvert/pki/ec-ca.crt"`, "") +
 			"\n[ipsec.peer.strict]\naddress = \"198.51.100.9\"\n" + identity("strict", "", rsaCA, "remote-id = \"fqdn:carol\"\n"),
-		}, func(n *lab.Node) {
-			s.deliver(n, "", "ca.crt", "root.crt", "vpn.example.com.crt", "vpn.example.com.key", "crl.pem")
-			ec.deliver(n, "ec-", "ca.crt", "vpn.example.com.crt", "vpn.example.com.key", "crl.pem")
-		})
+			Prepare: func(n *lab.Node) {
+				s.deliver(n, "", "ca.crt", "root.crt", "vpn.example.com.crt", "vpn.example.com.key", "crl.pem")
+				ec.deliver(n, "ec-", "ca.crt", "vpn.example.com.crt", "vpn.example.com.key", "crl.pem")
+			}})
 
 		with := func(c *lab.Certs) func(*lab.ClientConfig) {
 			return func(x *lab.ClientConfig) { x.IKE.PSK, x.IKE.Certs, x.Timeout = "", c, 20*time.Second }
@@ -213,8 +213,9 @@ func TestLabClientCertificates(t *testing.T) {
 			return "[ipsec.identity.l2tp-out1]\nauth-method = \"digital-signature\"\ncertificate = \"/etc/culvert/pki/router7.crt\"\nkey = \"/etc/culvert/pki/router7.key\"\n" +
 				"ca = [\"/etc/culvert/pki/ca.crt\", \"/etc/culvert/pki/root.crt\"]\n" + more
 		}
-		c := callConfig{Plain: true, Absent: true, Extra: "use-ipsec = true\n", Tables: identity("remote-id = \"fqdn:bank.example.com\"\n")}
-		r := newCallRigWith(t, l, c, func(n *lab.Node) { s.deliver(n, "", "ca.crt", "root.crt", "router7.crt", "router7.key") })
+		c := callConfig{Plain: true, Absent: true, Extra: "use-ipsec = true\n", Tables: identity("remote-id = \"fqdn:bank.example.com\"\n"),
+			Prepare: func(r *callRig) { s.deliver(r.near, "", "ca.crt", "root.crt", "router7.crt", "router7.key") }}
+		r := newCallRig(t, l, c)
 		ike := callIKE
 		ike.PSK, ike.Certs = "", s.certs("vpn.example.com", "root", "mid", "ca")
 		r.server = lab.ReferenceServer(r.far, ike, callLNS(77))
