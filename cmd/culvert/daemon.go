@@ -117,7 +117,7 @@ func runDaemon(ctx context.Context, c *invocation) int {
 		clients:  make(map[ipsec.Mark]*client),
 		sessions: make(map[sessionKey]*session),
 		dialers:  make(map[string]*dialer),
-		dns:      newResolvConf("/etc/resolv.conf"),
+		dns:      findResolvConf(resolvFiles),
 	}
 	log := d.logger("system")
 	d.bans = newBans(log, d.connected)

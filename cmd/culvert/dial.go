@@ -54,6 +54,7 @@ type dialer struct {
 
 	server netip.Addr // where it was last
 	way    netif.Way  // to it
+	looks  lane       // not to wait for a name server
 	hasty  bool       // the end had a cause of our own that is over: no reason to wait
 
 	problem string // that IKE told before it ended the call
@@ -101,7 +102,7 @@ func (d *daemon) reconcile(now time.Time) {
 	d.leaveVRFs()
 	for name, c := range want {
 		if d.dialers[name] == nil {
-			dl := &dialer{d: d, cfg: *c, want: c, log: d.logger("l2tp").With("client", name), lane: lane{l: d.loop}}
+			dl := &dialer{d: d, cfg: *c, want: c, log: d.logger("l2tp").With("client", name), lane: lane{l: d.loop}, looks: lane{l: d.loop}}
 			dl.redial.at = now
 			d.dialers[name] = dl
 			d.loop.add(dl)
@@ -159,7 +160,7 @@ func (dl *dialer) Tick(now time.Time) {
 // begin looks the server up, and which of our addresses leads there.
 func (dl *dialer) begin(now time.Time) {
 	dl.redial.begun(now)
-	dl.stage, dl.by, dl.problem, dl.refused, dl.hungUp, dl.giveUp = dialResolving, time.Time{}, "", false, false, time.Time{}
+	dl.stage, dl.by, dl.problem, dl.refused, dl.hasty, dl.hungUp, dl.giveUp = dialResolving, time.Time{}, "", false, false, false, time.Time{}
 	dl.attempt++
 	attempt, cfg := dl.attempt, dl.cfg
 	dl.log.Debug("dialing", "server", cfg.ConnectTo)

@@ -78,7 +78,7 @@ func newCallRig(t *testing.T, l *lab.L, c callConfig) *callRig {
 		r.serve(c.Plain)
 	}
 	if !c.Plain {
-		r.wire = r.internet.Capture("far", func(p lab.Packet) bool { return !p.IKE() })
+		r.wire = r.gate.Capture("near", func(p lab.Packet) bool { return !p.IKE() })
 	}
 	if c.Prepare != nil {
 		c.Prepare(r)

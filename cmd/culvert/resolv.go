@@ -43,6 +43,20 @@ const (
 
 func newResolvConf(path string) *resolvConf { return &resolvConf{path: path} }
 
+// resolvFiles are where name servers are looked for: on OpenWrt programs ask dnsmasq on this machine, and dnsmasq, which
+// notices changes, those of a file of its own.
+var resolvFiles = []string{"/tmp/resolv.conf.d/resolv.conf.auto", "/tmp/resolv.conf.auto", "/etc/resolv.conf"}
+
+// findResolvConf takes the first file that there is; without one the last will be made.
+func findResolvConf(files []string) *resolvConf {
+	for _, f := range files {
+		if _, err := os.Stat(f); err == nil {
+			return newResolvConf(f)
+		}
+	}
+	return newResolvConf(files[len(files)-1])
+}
+
 // set puts a client's name servers in front of all others, or in their place.
 func (r *resolvConf) set(p peerDNS) error {
 	r.mu.Lock()

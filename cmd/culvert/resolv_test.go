@@ -56,3 +56,21 @@ func TestResolvConf(t *testing.T) {
 		t.Error("a temporary file is left")
 	}
 }
+
+// OpenWrt's file goes first, and /etc/resolv.conf is made where there is none.
+func TestFindResolvConf(t *testing.T) {
+	dir := t.TempDir()
+	files := []string{filepath.Join(dir, "auto"), filepath.Join(dir, "resolv.conf")}
+	if r := findResolvConf(files); r.path != files[1] {
+		t.Errorf("without any: %s", r.path)
+	}
+	for i := range files {
+		f := files[len(files)-1-i]
+		if err := os.WriteFile(f, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if r := findResolvConf(files); r.path != f {
+			t.Errorf("%s, want %s", r.path, f)
+		}
+	}
+}

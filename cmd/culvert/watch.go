@@ -59,7 +59,7 @@ func (dl *dialer) look(then func(now time.Time, w netif.Way)) {
 		dst = anywhere
 	}
 	var w netif.Way
-	dl.lane.do(func() (err error) {
+	dl.looks.do(func() (err error) {
 		w, err = dl.d.netif.Way(dst, vrf)
 		return err
 	}, func(now time.Time, err error) {
