@@ -173,7 +173,7 @@ func (d *daemon) logger(topic string) *slog.Logger {
 
 // open takes hold of the kernel and makes the engines, in the order in which an arriving packet meets them.
 func (d *daemon) open() error {
-	if !d.cfg.Network.Managed && !d.cfg.Server.Enabled && !slices.ContainsFunc(d.cfg.Clients, func(c config.Client) bool { return c.Dialled() }) {
+	if !d.cfg.Network.Managed && !d.cfg.Server.Enabled && len(d.cfg.Clients) == 0 { // a disabled client can be enabled
 		return fmt.Errorf("%s: nothing to do: set enabled = true in [l2tp.server], or write an [l2tp.client.NAME]", d.file)
 	}
 	if err := d.choosePath(); err != nil {

@@ -256,12 +256,14 @@ lifetime = "12s"
 func callsSoftEther(t *testing.T, l *lab.L) {
 	internet := l.Internet()
 	far := internet.Host("far", labServer.String())
-	server := lab.SoftEtherServer(far, callIKE, callLNS(77))
+	lns := callLNS(77)
+	lns.Users[labUser] = "s3cret" // its command line knows no blanks
+	server := lab.SoftEtherServer(far, callIKE, lns)
 	nat := internet.NAT("nat", "203.0.113.1")
 	for name, near := range map[string]*lab.Node{"direct": internet.Host("direct", "198.51.100.1"), "NAT": nat.Host("hidden", "10.0.0.1")} {
 		r := &callRig{L: l, internet: internet, near: near, far: far}
 		r.pristine = r.state()
-		r.Culvert = l.Culvert(near, callConfig{Extra: "routes = [\"" + server.Local.String() + "/32\"]\n"}.toml())
+		r.Culvert = l.Culvert(near, callConfig{Password: "s3cret", Extra: "routes = [\"" + server.Local.String() + "/32\"]\n"}.toml())
 		var m lab.Row
 		if !l.WaitFor(patience, func() bool { m = r.monitor(); return m.String("status") == "connected" }) {
 			t.Fatalf("%s: %v", name, m)
