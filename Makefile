@@ -68,7 +68,7 @@ fuzz-short fuzz: ## every fuzz target for FUZZTIME each (make fuzz FUZZTIME=5m f
 
 bench: deps kernel ## throughput, sessions and exchanges per second, memory: ratios to strongSwan + xl2tpd + pppd, and to SoftEther
 	$(GO) test -run '^$$' -bench '^BenchmarkMemory$$' -benchtime 1x ./ipsec/ikev1
-	CULVERT_BENCH=1 $(GO) test -run '^TestBench' -v -count 1 -timeout 30m ./cmd/culvert
+	CULVERT_BENCH=1 $(GO) test -run '^TestBench' -v -count 1 -timeout 30m ./ipsec/esp ./cmd/culvert
 
 deps: ## Debian packages that tests and demo need (apt, root)
 	@board/lab/deps.sh
