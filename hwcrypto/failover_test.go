@@ -168,7 +168,7 @@ func TestChoice(t *testing.T) {
 		"switched off":               {SoftwareOnly, []Provider{flaky{name: "engine"}}, "software", "only provider"},
 		"slow engine":                {Auto, []Provider{flaky{name: "engine", slow: time.Millisecond}}, "software", "MB/s"},
 		"slow engine, by order":      {KernelFirst, []Provider{flaky{name: "engine", slow: 100 * time.Microsecond}}, "engine", "configuration"},
-		"no faster than software":    {Auto, []Provider{flaky{name: "engine", slow: 20 * time.Microsecond}}, "software", "MB/s"},
+		"no faster than software":    {Auto, []Provider{flaky{name: "engine", slow: 200 * time.Microsecond}}, "software", "MB/s"},
 		"not this suite":             {KernelFirst, []Provider{flaky{name: "engine", only: AESGCM}}, "software", "not in this kernel"},
 		"wrong results":              {KernelFirst, []Provider{flaky{name: "engine", wrong: true}}, "software", "known answer 0"},
 		"the faster of two":          {KernelFirst, []Provider{flaky{name: "slow", slow: time.Millisecond}, flaky{name: "fast"}}, "fast", "slow:"},

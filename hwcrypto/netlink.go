@@ -56,6 +56,15 @@ func cryptoRequest(kind, flags uint16, body []byte) []byte {
 	return append(b, body...)
 }
 
+// Steerable says why the kernel's choice of drivers cannot be changed, if so.
+func Steerable() error {
+	fd, err := openCrypto(time.Second)
+	if err != nil {
+		return fmt.Errorf("hwcrypto: NETLINK_CRYPTO (CONFIG_CRYPTO_USER, or modprobe crypto_user): %w", err)
+	}
+	return unix.Close(fd)
+}
+
 // Instantiate has the kernel build an AEAD out of the drivers that its driver name spells out:
 // "echainiv(authenc(hmac(sha1-generic),cbc(aes-generic)))". An error's tree has EEXIST if it is there already, ENOENT if
 // the kernel lacks a part, ELIBBAD if it failed the kernel's own test. It needs CAP_NET_ADMIN, as the next two do.
@@ -81,7 +90,7 @@ func change(what string, kind uint16, driver string, attr []byte) error {
 	}
 	fd, err := openCrypto(10 * time.Second)
 	if err != nil {
-		return fail(fmt.Errorf("%w (CONFIG_CRYPTO_USER, or modprobe crypto_user)", err))
+		return fail(err)
 	}
 	defer unix.Close(fd)
 	body := make([]byte, cryptoAlgLen)

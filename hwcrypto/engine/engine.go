@@ -363,8 +363,14 @@ func (e *Engines) choose(ctx context.Context, s hwcrypto.Suite) (c Choice, err e
 		}
 		return kept("it is the only one")
 	}
+	if err := hwcrypto.Steerable(); err != nil {
+		return kept("nothing can be chosen: %v", err)
+	}
 	if err := e.hold(); err != nil {
 		return kept("%v", err)
+	}
+	if e.o.Afresh {
+		e.state.Broken = nil
 	}
 	e.note(before, algs, own.Driver)
 	if cached := e.cached(s, list); cached != nil && !e.o.Afresh {

@@ -19,7 +19,8 @@ const passes = 3
 
 // measure fills the results in. The error is for what makes a choice impossible, not for a chain that fails.
 func (e *Engines) measure(ctx context.Context, s hwcrypto.Suite, results []Result) error {
-	for pass := range passes {
+	tested, failed := make([]bool, len(results)), make([]bool, len(results))
+	for range passes {
 		for i := range results {
 			if err := ctx.Err(); err != nil {
 				return fmt.Errorf("out of time: %w", context.Cause(ctx))
@@ -32,11 +33,15 @@ func (e *Engines) measure(ctx context.Context, s hwcrypto.Suite, results []Resul
 				r.Failure = "the machine went down while it was measured"
 				continue
 			}
-			err := e.try(s, r, pass == 0)
-			if errors.Is(err, unix.EPERM) {
+			err := e.try(s, r, !tested[i])
+			switch {
+			case err == nil:
+				tested[i] = true
+			case errors.Is(err, unix.EPERM):
 				return err
-			}
-			if err != nil {
+			case !failed[i]:
+				failed[i] = true // it may have been the rest of the machine: once more
+			default:
 				r.Failure, r.Each = err.Error(), [len(r.Each)]time.Duration{}
 			}
 		}
