@@ -193,7 +193,7 @@ func (b *bench) test(s hwcrypto.Suite) (err error) {
 		text := make([]byte, n)
 		rand.Read(text)
 		if err := b.send(text); err != nil {
-			return err
+			return fmt.Errorf("%d octets: %w", n, err)
 		}
 		seq++
 		if err := b.receive(text); err != nil {
@@ -348,12 +348,12 @@ func (b *bench) time(s hwcrypto.Suite, perPoint time.Duration, each *[len(hwcryp
 			start := time.Now()
 			for range burst {
 				if err := b.send(text); err != nil {
-					return err
+					return fmt.Errorf("many of %d octets: %w", n, err)
 				}
 			}
 			for range burst {
 				if _, err := b.read(b.far); err != nil {
-					return err
+					return fmt.Errorf("many of %d octets: %w", n, err)
 				}
 			}
 			if d := time.Since(start) / burst; each[i] == 0 || d < each[i] {
