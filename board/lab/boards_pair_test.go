@@ -1,11 +1,8 @@
 package lab
 
 import (
-	"crypto/md5"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -154,7 +151,7 @@ func TestBoardPair(t *testing.T) {
 	}
 }
 
-// pairOctets are transferred; what they are, seq(1) counts.
+// pairOctets are transferred.
 const pairOctets = 10 << 20
 
 func pair(t *testing.T, serverName, clientName, path string) {
@@ -181,18 +178,15 @@ func pair(t *testing.T, serverName, clientName, path string) {
 		t.Errorf("/ppp active print shows\n%s", active)
 	}
 
-	sum := md5.New()
-	stream := &limited{w: sum, n: pairOctets}
-	for i := 1; stream.n > 0; i++ {
-		fmt.Fprintf(stream, "%d\n", i)
-	}
-	want := hex.EncodeToString(sum.Sum(nil))
+	// What both have is sent: programs. The sum is taken before.
+	stream := fmt.Sprintf("cat /usr/sbin/culvert /bin/busybox /usr/sbin/culvert | head -c %d", pairOctets)
+	want := client.run(3*time.Minute, stream+" | md5sum")[:32]
 	if err := server.Send("nc -l -p 5000 | md5sum; echo re''ceived\r"); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(time.Second) // nc(1) says nothing when it listens
 	began := time.Now()
-	client.run(8*time.Minute, fmt.Sprintf("seq 1 9999999 2>/dev/null | head -c %d | nc 192.168.99.1 5000", pairOctets))
+	client.run(8*time.Minute, stream+" | nc 192.168.99.1 5000")
 	m, err := server.Expect(time.Minute, `([0-9a-f]{32})  -[\s\S]*received`)
 	if err != nil {
 		t.Fatal(err)
@@ -219,6 +213,7 @@ func pair(t *testing.T, serverName, clientName, path string) {
 	if !strings.Contains(sas, "aes") {
 		t.Errorf("/ip ipsec installed-sa print shows\n%s", sas)
 	}
+	clockJumps(t, server, client)
 	kernel, initrd, err := server.image.Sizes()
 	if err != nil {
 		t.Fatal(err)
@@ -227,17 +222,28 @@ func pair(t *testing.T, serverName, clientName, path string) {
 		float64(kernel)/1e6, float64(initrd)/1e6, server.boot.Seconds(), idle, server.resident(), pairOctets*8/took.Seconds()/1e6)
 }
 
-// limited passes on n octets and drops the rest.
-type limited struct {
-	w io.Writer
-	n int
-}
-
-func (l *limited) Write(b []byte) (int, error) {
-	k := min(len(b), l.n)
-	l.n -= k
-	l.w.Write(b[:k])
-	return len(b), nil
+// clockJumps lets the server's clock jump as those of boards do that have none of their own: back to 1970, and ahead. The
+// session outlives it, with all the timers that run out meanwhile.
+func clockJumps(t *testing.T, server, client *testBoard) {
+	t.Helper()
+	session := func() string {
+		t.Helper()
+		out := server.run(90*time.Second, "culvert console -e '/ppp active print detail'")
+		_, id, ok := strings.Cut(out, "session-id=")
+		if !ok {
+			t.Fatalf("/ppp active print detail shows\n%s", out)
+		}
+		return strings.Fields(id)[0]
+	}
+	before := session()
+	// 2038 is as far as a C library with 32-bit times can go; both jumps together are more than a century.
+	for _, date := range []string{"1970-01-02 00:00:00", "2037-12-31 00:00:00"} {
+		server.run(30*time.Second, "date -u -s '"+date+"'")
+		client.run(3*time.Minute, "ping -c 20 -i 1 192.168.99.1")
+	}
+	if after := session(); after != before {
+		t.Errorf("session %s became session %s when the clock jumped\n%s", before, after, server.log())
+	}
 }
 
 // captured counts packets in a file of QEMU's filter-dump (libpcap's format): ESP, bare or in UDP 4500, and L2TP in UDP 1701.

@@ -132,39 +132,22 @@ func BuildFor(b *Board, importPath string) (string, error) {
 
 // run boots a board with the program, which links this package, as its only file and first process.
 func (b *Board) run(ctx context.Context, k *BoardKernel, program string, o options, out *relay, args ...string) (status int, took time.Duration, err error) {
-	r := NewInitramfs()
-	r.File("init", program)
-	modules, err := k.Modules(r, o.modules...)
-	if err != nil {
-		return 0, 0, err
-	}
-	order, err := json.Marshal(boardTask{Modules: modules, Args: args, Env: o.env})
-	if err != nil {
-		return 0, 0, err
-	}
-	r.Data(boardOrder, 0o600, order)
 	dir, err := os.MkdirTemp("", sharePrefix)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer os.RemoveAll(dir)
-	initrd := filepath.Join(dir, "initrd")
-	file, err := os.Create(initrd)
+	q, err := b.program(dir, k, program, o, args...)
 	if err != nil {
 		return 0, 0, err
 	}
-	defer file.Close()
-	if err := r.Write(file, 1); err != nil {
-		return 0, 0, err
-	}
+	q.Console = out
 	release, err := slot(ctx, o.alone)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer release()
 	start := time.Now()
-	q := QEMU{Board: b, Kernel: k.Image, Initrd: initrd, Memory: o.memory, Console: out,
-		Append: boardEnv + "=" + b.Name, Args: append([]string{"-object", "rng-builtin,id=rng0", "-device", "virtio-rng-pci,rng=rng0"}, o.qemu...)}
 	g, err := q.Start(ctx)
 	if err != nil {
 		return 0, 0, err
@@ -180,6 +163,32 @@ func (b *Board) run(ctx context.Context, k *BoardKernel, program string, o optio
 	}
 	status, err = strconv.Atoi(m[1])
 	return status, time.Since(start), err
+}
+
+// program makes, in dir, what a board boots that has nothing but a program, and returns how to start it.
+func (b *Board) program(dir string, k *BoardKernel, program string, o options, args ...string) (*QEMU, error) {
+	r := NewInitramfs()
+	r.File("init", program)
+	modules, err := k.Modules(r, o.modules...)
+	if err != nil {
+		return nil, err
+	}
+	order, err := json.Marshal(boardTask{Modules: modules, Args: args, Env: o.env})
+	if err != nil {
+		return nil, err
+	}
+	r.Data(boardOrder, 0o600, order)
+	initrd := filepath.Join(dir, "initrd")
+	file, err := os.Create(initrd)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if err := r.Write(file, 1); err != nil {
+		return nil, err
+	}
+	return &QEMU{Board: b, Kernel: k.Image, Initrd: initrd, Memory: o.memory, Append: boardEnv + "=" + b.Name,
+		Args: append([]string{"-object", "rng-builtin,id=rng0", "-device", "virtio-rng-pci,rng=rng0"}, o.qemu...)}, nil
 }
 
 // boardTask is what a board's first process has to do.
