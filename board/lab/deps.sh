@@ -7,7 +7,7 @@ set -eu
 packages="build-essential flex bison bc libelf-dev libssl-dev xz-utils kmod procps linux-source-6.12
 user-mode-linux strongswan-charon strongswan-starter strongswan-swanctl libstrongswan-standard-plugins libcharon-extra-plugins
 libstrongswan-extra-plugins xl2tpd ppp softether-vpnserver softether-vpncmd iproute2 iptables nftables iperf3 tcpdump tshark
-iputils-ping netcat-openbsd qemu-user-static ca-certificates git busybox-static shellcheck"
+openssl iputils-ping netcat-openbsd qemu-user-static ca-certificates git busybox-static shellcheck"
 case ${1:-} in
 boards | buildroot) packages="$packages qemu-system-arm qemu-system-mips gcc-mips-linux-gnu libc6-dev-mips-cross e2fsprogs" ;;
 esac

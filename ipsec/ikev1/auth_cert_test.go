@@ -495,3 +495,55 @@ func TestRSAHasNoDigestInfo(t *testing.T) {
 		t.Error("a signature with DigestInfo passes")
 	}
 }
+
+// FuzzSignedFifth gives the responder messages 5 that decrypt to anything: whoever has done the Diffie-Hellman can send
+// them. Only the right signature may get in.
+func FuzzSignedFifth(f *testing.F) {
+	var c *cable
+	var sa *phase1
+	var start sync.Once
+	m := ecMade()
+	cert := func(der []byte) isakmp.Payload {
+		return isakmp.Payload{Type: isakmp.PayloadCert, Body: isakmp.Cert{Encoding: isakmp.CertX509Signature, Data: der}.Append(nil)}
+	}
+	id := isakmp.Payload{Type: isakmp.PayloadID, Body: isakmp.ID{Type: isakmp.IDDERASN1DN, Data: m.client.Cert.RawSubject}.Append(nil)}
+	sig := isakmp.Payload{Type: isakmp.PayloadSignature, Body: make([]byte, 64)}
+	request := isakmp.Payload{Type: isakmp.PayloadCertRequest, Body: isakmp.Cert{Encoding: isakmp.CertX509Signature, Data: m.ca.Cert.RawSubject}.Append(nil)}
+	for _, payloads := range [][]isakmp.Payload{
+		{id, cert(m.client.Cert.Raw), sig}, {id, cert(m.client.Cert.Raw), cert(m.ca.Cert.Raw), sig, request}, {id, sig}, {id, {Type: isakmp.PayloadCert, Body: []byte{4}}, sig},
+		{id, {Type: isakmp.PayloadCert, Body: append([]byte{1}, m.client.Cert.Raw...)}, sig}, {id, {Type: isakmp.PayloadHash, Body: make([]byte, 32)}}, {id, id, sig, sig},
+	} {
+		f.Add(uint8(payloads[0].Type), isakmp.AppendPayloads(nil, payloads))
+	}
+	f.Fuzz(func(t *testing.T, first uint8, plain []byte) {
+		if len(plain) == 0 || len(plain) > 8000 {
+			return
+		}
+		start.Do(func() {
+			var d Dial
+			c, d = signedCable(t, m, false, nil)
+			c.toB = func(p ipsec.Path, msg []byte) (ipsec.Path, []byte) {
+				if exchangeOf(msg).Flags&isakmp.Encrypted != 0 {
+					return p, nil
+				}
+				return p, msg
+			}
+			c.dial(d)
+			c.run(time.Second)
+			sa = c.phase1(c.b)
+		})
+		if sa.state != stateKE {
+			t.Fatalf("the exchange is %v", sa.state)
+		}
+		msg := sa.header(isakmp.Main, 0, isakmp.Encrypted, isakmp.PayloadType(first))
+		body, _ := sa.crypt.seal(sa.iv, plain)
+		msg = append(msg, body...)
+		isakmp.SetLength(msg)
+		sa.badAuth = 0
+		c.b.e.Receive(c.now, sa.path, msg)
+		if sa.state != stateKE || len(c.b.ups)+len(c.b.data.SAs()) > 0 || sa.idBody != nil {
+			t.Fatal("let in without a signature")
+		}
+		c.b.log.Reset()
+	})
+}
