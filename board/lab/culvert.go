@@ -41,7 +41,7 @@ func (c *Culvert) Start() {
 	// The console answers early; that the kernel has been probed and the sockets are open, only the log tells.
 	// Knocking comes last: until then nobody answers, and the knocks would fill the queue of the consoles to come.
 	up := func() bool { return len(c.Lines("system,info started")) > 0 && c.node.accepts(culvertSocket) }
-	if !l.WaitFor(15*time.Second, func() bool { return !c.Running() || up() }) || !c.Running() {
+	if !l.WaitFor(time.Minute, func() bool { return !c.Running() || up() }) || !c.Running() {
 		l.Fatalf("culvert did not start:\n%s", lastLines(c.Log(), 20))
 	}
 }
@@ -91,7 +91,7 @@ func (c *Culvert) Console(command string) ([]Row, error) {
 func (c *Culvert) Show(command string) (string, error) { return c.console(command) }
 
 func (c *Culvert) console(command string, flags ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(c.node.lab.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(c.node.lab.Context(), time.Minute)
 	defer cancel()
 	out, err := c.node.Command(ctx, append([]string{c.binary, "console", "-socket", culvertSocket, "-e", command}, flags...)...).Output()
 	return string(out), err

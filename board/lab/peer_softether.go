@@ -41,7 +41,7 @@ func SoftEtherServer(n *Node, ike IKE, lns LNS) *SoftEther {
 	n.WriteFile("/etc/resolv.conf", "") // it looks for its maker's services on the Internet all the time
 	s := &SoftEther{Node: n, Local: local, server: n.Daemon("softether", softEtherServer, "execsvc")}
 	const admin = "5555"
-	if !n.lab.WaitFor(20*time.Second, func() bool { return !s.server.Running() || n.listens(netip.IPv4Unspecified(), admin) }) || !s.server.Running() {
+	if !n.lab.WaitFor(time.Minute, func() bool { return !s.server.Running() || n.listens(netip.IPv4Unspecified(), admin) }) || !s.server.Running() {
 		n.lab.Fatalf("SoftEther did not start: %s", lastLines(s.server.Log(), 5))
 	}
 
@@ -68,7 +68,7 @@ func SoftEtherServer(n *Node, ike IKE, lns LNS) *SoftEther {
 	if ike.PSK != "" {
 		port = 4500
 	}
-	if !n.lab.WaitFor(20*time.Second, func() bool { return n.listensUDP(port) && len(n.Interfaces(softEtherTap)) > 0 }) {
+	if !n.lab.WaitFor(time.Minute, func() bool { return n.listensUDP(port) && len(n.Interfaces(softEtherTap)) > 0 }) {
 		n.lab.Fatalf("SoftEther does not listen on port %d, or has no %s", port, softEtherTap)
 	}
 	n.IP("address add "+lns.Local+"/24 dev "+softEtherTap, "link set "+softEtherTap+" up")

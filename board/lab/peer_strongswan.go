@@ -70,7 +70,7 @@ func (n *Node) Charon() (*Charon, error) {
 		return nil, err
 	}
 	c := &Charon{d, n}
-	if !waitFor(n.lab.Context(), 20*time.Second, func() bool { return !d.Running() || n.accepts("/run/charon.vici") }) || !d.Running() {
+	if !waitFor(n.lab.Context(), time.Minute, func() bool { return !d.Running() || n.accepts("/run/charon.vici") }) || !d.Running() {
 		return nil, fmt.Errorf("charon did not start: %s", lastLines(d.Log(), 5))
 	}
 	return c, nil

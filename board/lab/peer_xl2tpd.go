@@ -44,7 +44,7 @@ func (n *Node) xl2tpd(conf, pppOptions string) (*XL2TPD, error) {
 		return nil, err
 	}
 	x := &XL2TPD{d, n}
-	if !waitFor(n.lab.Context(), 20*time.Second, func() bool { return !d.Running() || len(d.Lines("Listening on IP address")) > 0 }) || !d.Running() {
+	if !waitFor(n.lab.Context(), time.Minute, func() bool { return !d.Running() || len(d.Lines("Listening on IP address")) > 0 }) || !d.Running() {
 		return nil, fmt.Errorf("xl2tpd did not start: %s", lastLines(d.Log(), 5))
 	}
 	return x, nil
