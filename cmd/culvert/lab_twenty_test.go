@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"culvert/board/lab"
+)
+
+// Twenty clients behind one NAT, all of port 1701, on either data path.
+func TestLabTwentyBehindNAT(t *testing.T) {
+	inLab(t, onKernel(twentyBehindNAT), lab.Kernels("6.12"), lab.Memory("2G"), lab.Timeout(9*time.Minute))
+}
+
+func TestLabTwentyBehindNATUserspace(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab.L) { twentyBehindNAT(t, l, pathUserspace) }, lab.Kernels("6.1"), lab.Memory("2G"), lab.Timeout(9*time.Minute))
+}
+
+// twentyBehindNAT: they come at once, stay idle, leave and come back in an order that chance decides, several at a time,
+// while a third of them renew their SAs every few seconds; whoever is there has its own traffic and nobody else's.
+func twentyBehindNAT(t *testing.T, l *lab.L, path labPath) {
+	const n = 20
+	r, clients := crowdBehindNAT(t, l, n, rigConfig{Path: path})
+	for i, c := range clients {
+		c.Config.Timeout = 90 * time.Second
+		if i%3 == 0 {
+			c.Config.IKE.Rekey = 15 * time.Second
+		}
+	}
+	took := crowd(t, r, clients)
+	t.Logf("%d at once: the last was connected after %.1f s; culvert takes %.1f MB", n, longest(took).Seconds(), float64(r.Memory())/(1<<20))
+	ownTraffic(t, r, clients, "all twenty")
+
+	chance := rand.New(rand.NewPCG(20, 1))
+	in := make([]bool, n)
+	for i := range in {
+		in[i] = true
+	}
+	for round := range 3 {
+		order := chance.Perm(n)[:8]
+		var wg sync.WaitGroup
+		for _, lane := range [][]int{order[:4], order[4:]} {
+			wg.Go(func() {
+				for _, i := range lane {
+					var err error
+					if in[i] {
+						err = clients[i].Disconnect(t.Context())
+					} else {
+						_, err = clients[i].Connect(t.Context())
+					}
+					if err != nil {
+						t.Errorf("round %d: %s: %v", round, clients[i].Name, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		var here []*lab.Client
+		for _, i := range order {
+			in[i] = !in[i]
+		}
+		for i, c := range clients {
+			if in[i] {
+				here = append(here, c)
+			}
+		}
+		time.Sleep(3 * time.Second) // idle, but for those that renew
+		ownTraffic(t, r, here, fmt.Sprintf("round %d, %d are there", round, len(here)))
+	}
+	renewed := len(r.Lines("SA pair installed")) - len(r.Lines("phase 1 up"))
+	t.Logf("SAs were renewed %d times", renewed)
+	if renewed < n/3 {
+		t.Errorf("SAs were renewed %d times", renewed)
+	}
+	var wg sync.WaitGroup
+	for i, c := range clients {
+		if in[i] {
+			wg.Go(func() {
+				if err := c.Disconnect(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	r.clean()
+}
