@@ -3,6 +3,7 @@ package ppp
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,6 +89,8 @@ func FuzzReceive(f *testing.F) {
 			}
 		}
 	}
+	f.Add(pack(0x1c, unhex(f, "c223 02 01 0104 ff"+strings.Repeat("00", 255)))) // a length that fills its octet
+	f.Add(pack(0x18, unhex(f, "c023 01 01 0205 ff"+strings.Repeat("61", 255)+"ff"+strings.Repeat("62", 255))))
 	f.Add(pack(0x18, unhex(f, "c021 0101 0004"), unhex(f, "80fd 0101 0004"), unhex(f, "c021 09 01 0008 00000000")))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		if len(in) < 1 {

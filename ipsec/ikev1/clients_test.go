@@ -1,6 +1,7 @@
 package ikev1
 
 import (
+	"bytes"
 	"net/netip"
 	"strings"
 	"testing"
@@ -138,6 +139,74 @@ func TestClients(t *testing.T) {
 			},
 		},
 		{
+			name: "Windows 7 behind NAT", client: isakmptest.Windows, nat: true, phase1: "aes-256/sha1/ecp384", suite: "aes-256-cbc/sha1",
+			software: "Windows 7", mode: 4, set: func(c *initiator) {
+				c.main1 = bytes.Replace(c.main1, unhex(c.t, "1e2b516905991c7d7c96fcbfb587e46100000009"), unhex(c.t, "1e2b516905991c7d7c96fcbfb587e46100000007"), 1)
+			},
+		},
+		{
+			name: "Windows with NegotiateDH2048_AES256", client: isakmptest.Windows, phase1: "aes-256/sha1/modp2048", suite: "aes-256-cbc/sha1",
+			software: "Windows 8/10/11", mode: 2, set: func(c *initiator) {
+				c.main1 = replaceSA(c.main1, phase1SA(p1(1, isakmp.EncAES, 256, isakmp.HashSHA1, 14), p1(2, isakmp.Enc3DES, 0, isakmp.HashSHA1, 14)))
+			},
+		},
+		{
+			name: "Windows XP, NAT-T draft 02", client: isakmptest.Windows, nat: true, phase1: "3des/sha1/modp2048", suite: "3des/sha1",
+			software: "Windows XP", mode: isakmp.EncapUDPTransportDraft, draft: true, set: func(c *initiator) {
+				c.main1 = first(phase1SA(p1(1, isakmp.Enc3DES, 0, isakmp.HashSHA1, 14), p1(2, isakmp.Enc3DES, 0, isakmp.HashSHA1, 2), p1(3, isakmp.Enc3DES, 0, isakmp.HashMD5, 2)),
+					vid(c.t, "1e2b516905991c7d7c96fcbfb587e46100000003"), vid(c.t, "4048b7d56ebce88525e7de7f00d6c2d3"), isakmp.VendorNATTDraft02N.Payload(),
+					isakmp.VendorInitialContact.Payload())
+				c.quickSA = phase2SA(p2(1, isakmp.ESP3DES, 0, isakmp.AuthHMACSHA1, isakmp.EncapUDPTransportDraft), p2(2, isakmp.ESP3DES, 0, isakmp.AuthHMACMD5, isakmp.EncapUDPTransportDraft),
+					p2(3, isakmp.ESPDES, 0, isakmp.AuthHMACSHA1, isakmp.EncapUDPTransportDraft))
+			},
+		},
+		{
+			name: "iPhone with a group name, in aggressive mode", client: isakmptest.Apple, nat: true, phase1: "aes-256/sha512/modp2048", suite: "aes-256-cbc/sha256",
+			software: "macOS/iOS", mode: 4, set: func(c *initiator) {
+				c.aggr, c.group, c.hash = true, MODP2048, isakmp.HashSHA512
+				c.idBody = isakmp.ID{Type: isakmp.IDKeyID, Data: []byte("employees")}.Append(nil)
+			},
+		},
+		{
+			name: "Android 5, without SHA-2", client: isakmptest.Android, nat: true, phase1: "aes-256/sha1/modp1024", suite: "aes-256-cbc/sha1",
+			software: "Android", mode: 4, set: func(c *initiator) {
+				var list []isakmp.Transform
+				for _, enc := range [][2]uint16{{isakmp.EncAES, 256}, {isakmp.EncAES, 128}, {isakmp.Enc3DES, 0}, {isakmp.EncDES, 0}} {
+					for _, hash := range []uint16{isakmp.HashSHA1, isakmp.HashMD5} {
+						list = append(list, p1(uint8(len(list)+1), enc[0], enc[1], hash, 2))
+					}
+				}
+				c.main1 = replaceSA(c.main1, phase1SA(list...))
+			},
+		},
+		{
+			name: "libreswan", client: isakmptest.StrongSwan, nat: true, phase1: "aes-256/sha512/x25519", suite: "aes-256-cbc/sha256",
+			software: "libreswan", mode: 4, set: func(c *initiator) {
+				c.main1 = first(phase1SA(p1(1, isakmp.EncAES, 256, isakmp.HashSHA256, 14), p1(2, isakmp.EncAES, 128, isakmp.HashSHA256, 14), p1(3, isakmp.EncAES, 256, isakmp.HashSHA512, 31),
+					p1(4, isakmp.EncAES, 256, isakmp.HashSHA1, 5), p1(5, isakmp.Enc3DES, 0, isakmp.HashSHA1, 5)),
+					vid(c.t, "4f4568794c64414365636661"), isakmp.VendorFragmentation.Payload(), isakmp.VendorDPD.Payload(), isakmp.VendorRFC3947.Payload(),
+					isakmp.VendorNATTDraft03.Payload(), isakmp.VendorNATTDraft02N.Payload(), isakmp.VendorNATTDraft02.Payload())
+				c.quickSA = phase2SA(p2(1, isakmp.ESPAES, 256, isakmp.AuthHMACSHA256, 4), p2(2, isakmp.ESPAES, 128, isakmp.AuthHMACSHA1, 4), p2(3, isakmp.ESP3DES, 0, isakmp.AuthHMACSHA1, 4))
+				c.sendOA = true
+			},
+		},
+		{
+			name: "strongSwan with its old defaults", client: isakmptest.StrongSwan, phase1: "aes-128/sha1/modp2048", suite: "aes-128-cbc/sha1",
+			software: "strongSwan", mode: 2, set: func(c *initiator) {
+				c.main1 = replaceSA(c.main1, phase1SA(p1(1, isakmp.EncAES, 128, isakmp.HashSHA1, 14), p1(2, isakmp.Enc3DES, 0, isakmp.HashSHA1, 5)))
+				c.quickSA = phase2SA(p2(1, isakmp.ESPAES, 128, isakmp.AuthHMACSHA1, 2), p2(2, isakmp.ESP3DES, 0, isakmp.AuthHMACSHA1, 2))
+			},
+		},
+		{
+			name: "RouterOS 6.16, main-l2tp", client: isakmptest.RouterOS, phase1: "aes-256/sha1/modp1024", suite: "aes-256-cbc/sha1",
+			software: "RouterOS", mode: 2, set: func(c *initiator) {
+				c.main1 = replaceSA(c.main1, phase1SA(p1(1, isakmp.Enc3DES, 0, isakmp.HashSHA1, 2), p1(2, isakmp.EncAES, 128, isakmp.HashSHA1, 2),
+					p1(3, isakmp.EncAES, 192, isakmp.HashSHA1, 2), p1(4, isakmp.EncAES, 256, isakmp.HashSHA1, 2)))
+				c.pfs = MODP1024
+				c.ids = [][]byte{isakmp.IDFromAddr(c.private, 17, 1701).Append(nil), isakmp.IDFromAddr(serverAddr, 17, 1701).Append(nil)}
+			},
+		},
+		{
 			name: "no selectors at all", client: isakmptest.StrongSwan, phase1: "aes-256/sha256/modp2048", suite: "aes-256-cbc/sha1",
 			software: "strongSwan", mode: 2, set: func(c *initiator) { c.noIDs = true },
 		},
@@ -230,6 +299,26 @@ func p2(n, id uint8, bits, auth, encap uint16) isakmp.Transform {
 		a = append(a, isakmp.Basic(isakmp.P2Auth, auth))
 	}
 	return isakmp.Transform{Number: n, ID: id, Attributes: a}
+}
+
+func phase1SA(list ...isakmp.Transform) isakmp.SA {
+	return isakmp.NewSA(isakmp.Proposal{Number: 1, Protocol: isakmp.ProtoISAKMP, Transforms: list})
+}
+
+func phase2SA(list ...isakmp.Transform) []byte {
+	return isakmp.NewSA(isakmp.Proposal{Number: 1, Protocol: isakmp.ProtoESP, SPI: be32(0x1000), Transforms: list}).Append(nil)
+}
+
+func vid(t *testing.T, body string) isakmp.Payload {
+	return isakmp.Payload{Type: isakmp.PayloadVendor, Body: unhex(t, body)}
+}
+
+// first makes a first message of main mode.
+func first(sa isakmp.SA, vendors ...isakmp.Payload) []byte {
+	list := append([]isakmp.Payload{{Type: isakmp.PayloadSA, Body: sa.Append(nil)}}, vendors...)
+	msg := isakmp.AppendPayloads(isakmp.Header{Initiator: isakmp.Cookie{1}, Next: isakmp.PayloadSA, Exchange: isakmp.Main}.Append(nil), list)
+	isakmp.SetLength(msg)
+	return msg
 }
 
 // replaceSA puts another SA payload into a first message.
