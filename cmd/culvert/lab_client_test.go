@@ -510,7 +510,8 @@ func TestLabClientCulvert(t *testing.T) {
 
 // culvertCallsCulvert: culvert calls culvert, and two tunnels go to one server.
 func culvertCallsCulvert(t *testing.T, l *lab.L, here, there labPath) {
-	server := newRig(t, l, rigConfig{Path: there, Users: 2})
+	const proposal = "\n[ipsec.proposal.default]\nenc-algorithms = [\"chacha20-poly1305\", \"aes-256-cbc\"]\nauth-algorithms = [\"sha1\"]\n"
+	server := newRig(t, l, rigConfig{Path: there, Users: 2, Extra: proposal})
 	r := &callRig{L: l, internet: server.internet, near: server.internet.Host("near", "198.51.100.1")}
 	r.pristine = r.state()
 	r.wire = r.internet.Capture("near", func(p lab.Packet) bool { return !p.IKE() })
@@ -519,7 +520,7 @@ func culvertCallsCulvert(t *testing.T, l *lab.L, here, there labPath) {
 			i, labServer, i, labPassword, labSecret)
 	}
 	here.prepare(r.near)
-	r.Culvert = l.Culvert(r.near, here.toml()+client(1)+client(2))
+	r.Culvert = l.Culvert(r.near, here.toml()+client(1)+client(2)+proposal)
 	here.check(t, r.Culvert)
 	for i := range 2 {
 		m := r.clientUp(fmt.Sprintf("l2tp-out%d", i+1))
@@ -534,6 +535,12 @@ func culvertCallsCulvert(t *testing.T, l *lab.L, here, there labPath) {
 	}
 	if !l.WaitFor(20*time.Second, func() bool { return len(server.Rows("/ppp active print")) == 2 }) {
 		t.Errorf("the server has %v", server.Rows("/ppp active print"))
+	}
+	// Both ends are ours: they have a cipher that IKEv1 has no number for, and count beyond 2^32 packets.
+	for _, c := range []*lab.Culvert{r.Culvert, server.Culvert} {
+		if n := len(c.Lines("SA pair installed", "suite=chacha20-poly1305", "esn=true")); n < 2 {
+			t.Errorf("ChaCha20-Poly1305 and extended sequence numbers in %d pairs of SAs: %v", n, c.Lines("SA pair installed"))
+		}
 	}
 	// The server throws one out: it comes back.
 	if _, err := server.Show("/ppp active remove user2"); err != nil {

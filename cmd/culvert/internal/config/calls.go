@@ -48,7 +48,7 @@ func callProposal(t *table, written ikev1.Proposal) (p ikev1.Proposal) {
 	if t.has("lifetime") {
 		p.Lifetime = written.Lifetime
 	}
-	p.PFS = written.PFS
+	p.PFS, p.Bytes = written.PFS, written.Bytes
 	return p
 }
 
