@@ -44,7 +44,11 @@ func (d *daemon) openEngines() {
 	go func() {
 		e, err := engine.Open(ctx, o)
 		if err != nil {
-			log.Warn("ESP's ciphers are not all chosen: the kernel takes those of the highest priority", "error", err)
+			level := slog.LevelDebug // nothing is lost where there is no choice
+			if slices.ContainsFunc(e.Choices(), func(c engine.Choice) bool { return len(c.Results) > 1 }) {
+				level = slog.LevelWarn
+			}
+			log.Log(ctx, level, "ESP's ciphers are not all chosen: the kernel takes those of the highest priority", "error", err)
 		}
 		for _, c := range e.Choices() {
 			log.Debug("ESP's ciphers", "suite", c.Suite, "driver", c.Driver, "reason", c.Reason)
