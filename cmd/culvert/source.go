@@ -180,6 +180,9 @@ func (s source) IKEPeers() (rows []console.IKEPeerRow) {
 				Suite:  fmt.Sprintf("%s/%s/%s", p.Cipher, p.Hash, p.Group),
 				Vendor: p.Software, Mark: console.Hex(p.Mark),
 			}
+			if p.Auth != ikev1.PreSharedKey {
+				r.Suite += "/" + p.Auth.String()
+			}
 			if !p.Since.IsZero() {
 				r.Uptime, r.Expires = console.Span(now.Sub(p.Since)), console.Span(p.RemainingLifetime)
 			}

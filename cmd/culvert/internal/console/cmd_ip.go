@@ -219,7 +219,12 @@ type identityRow struct {
 func identityRows(src Source) []identityRow {
 	var rows []identityRow
 	for _, p := range src.Config().IPsec.Peers {
-		rows = append(rows, identityRow{Peer: p.Name, Method: "pre-shared-key"})
+		if p.Credentials != nil {
+			rows = append(rows, identityRow{Peer: p.Name, Method: "digital-signature"})
+		}
+		if p.Credentials == nil || len(p.Secret)+len(p.Keys) > 0 {
+			rows = append(rows, identityRow{Peer: p.Name, Method: "pre-shared-key"})
+		}
 	}
 	return rows
 }
