@@ -46,10 +46,10 @@ func (s *sender) send(fd uintptr) bool {
 	for {
 		var n uintptr
 		if s.one {
-			_, _, s.errno = unix.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&s.msgs[0].hdr)), 0)
+			_, _, s.errno = unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&s.msgs[0].hdr)), 0)
 			n = 1
 		} else {
-			n, _, s.errno = unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&s.msgs[0])), uintptr(s.count), 0, 0, 0)
+			n, _, s.errno = unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&s.msgs[0])), uintptr(s.count), 0, 0, 0)
 		}
 		switch s.errno {
 		case unix.EAGAIN:

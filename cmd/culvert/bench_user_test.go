@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"culvert/board/lab"
 )
@@ -38,22 +39,29 @@ func TestBenchSoftEther(t *testing.T) {
 				}
 				clients[1].IP("route add " + se.Local.String() + " dev ppp0")
 				for _, direction := range []string{"up", "down"} {
-					measure := func(c *lab.Client, server *lab.Node, addr netip.Addr) func() float64 {
+					var costs [2][]float64 // the server's processor time, in milliseconds for a megabyte
+					measure := func(i int, server *lab.Node, addr netip.Addr, cpu func() time.Duration) func() float64 {
 						return func() float64 {
 							var flags []string
 							if direction == "down" {
 								flags = []string{"-R"}
 							}
-							rate, err := c.Iperf(server, addr, 1, flags...)
+							before := cpu()
+							rate, err := clients[i].Iperf(server, addr, 2, flags...)
 							if err != nil {
 								t.Errorf("%s, %s, %s: %v", where.name, esp, direction, err)
+							} else if rate > 0 {
+								costs[i] = append(costs[i], (cpu()-before).Seconds()*1e3/(rate*2/8))
 							}
 							return rate
 						}
 					}
-					a, b, ratio := rounds(7, measure(clients[0], r.server, labInner), measure(clients[1], se.Node, se.Local))
-					result = append(result, [4]string{where.name + ", " + esp + ", " + direction,
-						fmt.Sprintf("%.0f Mbit/s", a), fmt.Sprintf("%.0f Mbit/s", b), fmt.Sprintf("%.2f", ratio)})
+					what := where.name + ", " + esp + ", " + direction
+					a, b, ratio := rounds(5, measure(0, r.server, labInner, r.Culvert.CPU), measure(1, se.Node, se.Local, se.CPU))
+					result = append(result, [4]string{what, fmt.Sprintf("%.0f Mbit/s", a), fmt.Sprintf("%.0f Mbit/s", b), fmt.Sprintf("%.2f", ratio)})
+					x, y := median(costs[0]), median(costs[1])
+					result = append(result, [4]string{"  the server's processor time for 1 MB", fmt.Sprintf("%.1f ms", x), fmt.Sprintf("%.1f ms", y),
+						fmt.Sprintf("%.2f", x/max(y, 0.01))})
 				}
 				for i, c := range clients {
 					c.Disconnect(t.Context())

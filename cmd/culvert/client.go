@@ -101,6 +101,9 @@ func (r reaper) Tick(now time.Time) {
 func (d *daemon) backendEvent(now time.Time, ev ipsec.Event) {
 	d.ike.Event(now, ev)
 	if ev.Kind == ipsec.EventMapping {
+		if c := d.clients[ev.ID.Mark]; c != nil {
+			c.info.Remote = ev.Remote
+		}
 		if dl := d.dialerOf(ev.ID.Mark); dl != nil {
 			dl.moved(ev.Remote.Addr())
 		}

@@ -89,6 +89,7 @@ var scenarios = []scenario{
 	{"refusals", refusals},
 	{"cleartext", cleartext},
 	{"foreign tunnel", foreignTunnel},
+	{"rebind", rebind},
 	{"client killed", clientKilled},
 	{"server killed", serverKilled},
 	{"shutdown", shutdown},

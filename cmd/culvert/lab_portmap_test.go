@@ -46,13 +46,18 @@ func fiveBehindNAT(t *testing.T, l *lab.L, path labPath) {
 	crowd(t, r, clients)
 	ownTraffic(t, r, clients, "all five")
 
-	for _, step := range []struct{ leave, back []int }{
+	type step struct{ leave, back []int }
+	steps := []step{
 		{leave: []int{2}},
 		{leave: []int{0, 4}, back: []int{2}},
 		{back: []int{4, 0}},
 		{leave: []int{4, 3, 2, 1, 0}, back: []int{3}},
 		{back: []int{1, 0, 2, 4}},
-	} {
+	}
+	if path != pathKernel {
+		steps = steps[:3] // nothing there is told apart by ports
+	}
+	for _, step := range steps {
 		for _, i := range step.leave {
 			if err := clients[i].Disconnect(t.Context()); err != nil {
 				t.Error(err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,4 +136,32 @@ func steady(from *lab.Client, to *lab.Node, addr netip.Addr, d time.Duration) er
 		}
 	}
 	return nil
+}
+
+func TestLabRebind(t *testing.T) { inLab(t, onKernel(rebind), lab.Kernels("6.12")) }
+
+// rebind: the NAT in front of a client gets another address. The session goes on, with what the client sends next.
+func rebind(t *testing.T, l *lab.L, path labPath) {
+	r := newRig(t, l, rigConfig{Path: path})
+	c := r.hidden(1, port1701)
+	addr := r.connect(c)
+	r.reaches(c, addr)
+	r.internet.IP("route add 203.0.113.2/32 dev nat")
+	r.nat.IP("addr add 203.0.113.2/32 dev eth0", "addr del 203.0.113.1/32 dev eth0") // the NAT forgets what went by the old one
+	start := time.Now()
+	if _, err := c.Ping(labHost, 20*time.Second); err != nil {
+		t.Fatalf("the session did not survive: %v", err)
+	}
+	t.Logf("goes on after %.2f s", time.Since(start).Seconds())
+	r.reaches(c, addr)
+	if _, err := r.lan.Transfer(c.Node, addr, 1<<20); err != nil {
+		t.Error(err)
+	}
+	if rows := r.Rows("/ppp active print"); len(rows) != 1 || !strings.HasPrefix(rows[0].String("remote-endpoint"), "203.0.113.2:") {
+		t.Errorf("the session as it is seen: %v", rows)
+	}
+	if err := c.Disconnect(t.Context()); err != nil {
+		t.Error(err)
+	}
+	r.clean()
 }

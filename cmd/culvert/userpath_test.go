@@ -145,7 +145,7 @@ func newEnd(t testing.TB, wire, home *place, local, remote netip.Addr, suite ips
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{cfg: cfg, logs: logs, loop: newLoop(), path: dataPath{inUserspace, inUserspace}, mask: ikev1.DefaultMarkMask}
+	d := &daemon{cfg: cfg, logs: logs, loop: newLoop(), started: time.Now(), path: dataPath{inUserspace, inUserspace}, mask: ikev1.DefaultMarkMask}
 	e := &end{daemon: d, t: t, home: home}
 	d.makeUserL2TP()
 	wire.run(t, func() error {

@@ -151,13 +151,15 @@ func (t *tun) write(packet []byte, h vnetHeader) error {
 	return nil
 }
 
+// The descriptor never blocks, so the calls that read and write it are raw: told of each, Go's scheduler would on a machine
+// with one processor give that away and take it back all the time.
 func (t *tun) writeFD(fd uintptr) bool {
 	v := t.vector[:]
 	if !t.vnet {
 		v = v[1:]
 	}
 	for {
-		_, _, t.written = syscall.Syscall(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&v[0])), uintptr(len(v)))
+		_, _, t.written = syscall.RawSyscall(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&v[0])), uintptr(len(v)))
 		if t.written != syscall.EINTR {
 			break
 		}
@@ -169,7 +171,7 @@ func (t *tun) writeFD(fd uintptr) bool {
 // readTUN reads what is there into b: the virtio_net_hdr, if there is one, and a packet.
 func readTUN(fd uintptr, b []byte) (int, syscall.Errno) {
 	for {
-		n, _, errno := syscall.Syscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
 		if errno == syscall.EINTR {
 			continue
 		}
