@@ -275,16 +275,20 @@ func callsOnDemand(t *testing.T, l *lab.L, path labPath) {
 			t.Errorf("waits with SAs\n%s", r.near.IPsecState())
 		}
 	}
+	lost := 0
 	first := func(from *lab.Node) {
 		t.Helper()
-		p, err := from.StartPing(farInner, time.Hour, 56)
+		p, err := from.StartPing(farInner, 6*time.Second, 56)
 		l.Must(err, "ping")
 		start := time.Now()
-		if !l.WaitFor(patience, func() bool { _, got := p.Counts(); return got == 1 }) {
-			t.Errorf("the first packet is lost: %v", r.monitor())
+		if !l.WaitFor(patience, func() bool { _, got := p.Counts(); return got > 0 }) {
+			t.Errorf("no packet gets through: %v", r.monitor())
 		}
-		t.Logf("the first packet is answered after %.2f s", time.Since(start).Seconds())
-		p.Stop()
+		sent, _ := p.Stop()
+		t.Logf("of %d packets one is answered, after %.2f s", sent, time.Since(start).Seconds())
+		if sent > 1 {
+			lost++
+		}
 	}
 	if waits(); t.Failed() {
 		return
@@ -295,6 +299,9 @@ func callsOnDemand(t *testing.T, l *lab.L, path labPath) {
 	first(r.near)
 	waits()
 	first(host)
+	if lost == 2 { // once it may be pppd, which agrees before its own interface is up
+		t.Error("the first packet is lost")
+	}
 	waits()
 	r.configure(callConfig{Path: path, Extra: "disabled = true"}.toml())
 	if !l.WaitFor(20*time.Second, func() bool { return len(r.near.Interfaces("l2tp-out1")) == 0 }) {

@@ -186,6 +186,7 @@ func (s *session) ipUp(n ppp.Network, done func(now time.Time, err error)) {
 		}
 		s.reach(iface, n)
 		if standby != nil {
+			time.Sleep(carryDelay)
 			return standby.Carry(placeholder, n.Local)
 		}
 		return nil
@@ -202,6 +203,10 @@ func (s *session) pin(server netip.Addr) (err error) {
 	}
 	return err
 }
+
+// carryDelay lets the server, which has agreed a moment ago, set up its own end before the packets that were held come in
+// at once.
+const carryDelay = 200 * time.Millisecond
 
 // standby is the interface that a call on demand uses.
 func (s *session) standby() standby {
