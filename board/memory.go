@@ -41,3 +41,10 @@ func (t Tuning) Apply() {
 		debug.SetGCPercent(t.GCPercent)
 	}
 }
+
+// Settle gives back what starting up has used and left: a small machine notices, a large one need not pause for it.
+func (t Tuning) Settle() {
+	if t.Limit > 0 {
+		debug.FreeOSMemory()
+	}
+}

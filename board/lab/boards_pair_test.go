@@ -83,10 +83,11 @@ func bootImage(t *testing.T, b *Board, config, memory string, args ...string) *t
 	q.Memory = memory
 	q.Append = "culvert.shell"
 	q.Args = append(q.Args, args...)
-	return start(t, q, image)
+	return start(t, q, image, `# `)
 }
 
-func start(t *testing.T, q *QEMU, image *Image) *testBoard {
+// start powers a board on and waits for a prompt.
+func start(t *testing.T, q *QEMU, image *Image, prompt string) *testBoard {
 	t.Helper()
 	if dir := os.Getenv("LAB_SERIAL"); dir != "" { // to look on
 		f, err := os.Create(filepath.Join(dir, strings.ReplaceAll(t.Name(), "/", "_")+"."+q.Board.Name))
@@ -103,7 +104,7 @@ func start(t *testing.T, q *QEMU, image *Image) *testBoard {
 	}
 	t.Cleanup(g.Kill)
 	x := &testBoard{t: t, Guest: g, board: image.Board, image: image}
-	if _, err := g.Expect(2*time.Minute, `# `); err != nil {
+	if _, err := g.Expect(3*time.Minute, prompt); err != nil {
 		t.Fatal(err)
 	}
 	x.boot = time.Since(began)
@@ -169,6 +170,7 @@ func pair(t *testing.T, serverName, clientName, path string) {
 		"-object", "filter-dump,id=dump,netdev=n0,maxlen=64,file="+dump)...)
 	client := bootImage(t, boards[1], fmt.Sprintf(pairClient, path), memory(boards[1]), NetConnect(0, cable)...)
 	server.wait(60*time.Second, "culvert console -e '/system resource print' >/dev/null 2>&1")
+	server.run(time.Minute, "sleep 6") // until what only the start has needed is given back
 	idle := server.resident()
 	client.wait(120*time.Second, "ping -c1 -W1 192.168.99.1 >/dev/null 2>&1")
 	client.run(90*time.Second, "ping -c 5 -s 1200 192.168.99.1")

@@ -51,8 +51,12 @@ func (d *daemon) prepareBoard(ctx context.Context) error {
 	return board.WaitEntropy(ctx, log)
 }
 
+// settleAfter is when what only the start has needed is garbage.
+const settleAfter = 5 * time.Second
+
 // openBoard is for when everything else runs.
 func (d *daemon) openBoard(ctx context.Context) {
+	time.AfterFunc(settleAfter, board.TuneFor(d.chassis.info.Memory).Settle)
 	d.chassis.network = startNetwork(ctx, d.cfg.Network, d.dns, d.logger("system"))
 	d.chassis.open(d.cfg.System)
 }
