@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -136,9 +135,8 @@ func Parse(name string, data []byte) (*Config, error) {
 }
 
 func (r *reader) parse(data []byte) *Config {
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // editors on Windows write one
-	var doc map[string]any
-	if _, err := toml.Decode(string(data), &doc); err != nil {
+	doc, err := decode(data)
+	if err != nil {
 		r.syntax(err)
 		return nil
 	}

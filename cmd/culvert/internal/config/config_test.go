@@ -388,7 +388,6 @@ func TestProblems(t *testing.T) {
 		{"no hash", "[ipsec.proposal.default]\nauth-algorithms = []\n", `c.toml:2: ipsec.proposal.default.auth-algorithms: nothing is allowed: name at least one of sha512, sha384, sha256, sha1, md5`},
 		{"peer profile", server + "[ipsec.peer.l2tp-in]\nprofile = \"x\"\n", `c.toml:4: ipsec.peer.l2tp-in.profile: there is no profile "x": write [ipsec.profile.x]`},
 		{"peer without an address", "[ipsec.peer.a]\n", `c.toml:1: ipsec.peer.a.address: is missing: write the networks of the peer, such as ["198.51.100.7"]`},
-		{"peer without an identity", "[ipsec.peer.a]\naddress = \"192.0.2.1\"\n", `c.toml:1: ipsec.peer.a: has no identity: write [ipsec.identity.a] with a secret`},
 		{"identity without a peer", "[ipsec.identity.l2tp-inn]\nsecret = \"x\"\n", `c.toml:1: ipsec.identity.l2tp-inn: belongs to no peer: did you mean "l2tp-in"?`},
 		{"key of two users", server + "[ppp.secret.a]\npassword = \"x\"\nipsec-secret = \"a key of one\"\n[ppp.secret.b]\npassword = \"x\"\nipsec-secret = \"a key of one\"\n",
 			"c.toml:8: ppp.secret.b.ipsec-secret: user a has the same: a key of one's own tells who it is"},

@@ -143,6 +143,7 @@ func (r *reader) ipsec(root *table, c *Config) {
 	c.IPsec = ikev1.Config{HalfOpen: ikev1.DefaultHalfOpen, MarkMask: ikev1.DefaultMarkMask, Fragment: ikev1.DefaultFragment}
 	t.integer("half-open", 1, 100000, &c.IPsec.HalfOpen)
 	t.integer("fragment-size", 576, 65535, &c.IPsec.Fragment)
+	t.declare(Key{Name: "mark-mask", Kind: Text}, fmt.Sprintf("0x%08x", c.IPsec.MarkMask))
 	if v, ok := t.get("mark-mask"); ok {
 		if m, err := parseMask(v); err != nil {
 			t.fail("mark-mask", "%s", err)
@@ -153,14 +154,17 @@ func (r *reader) ipsec(root *table, c *Config) {
 	profiles := map[string]ikev1.Profile{"default": DefaultProfile()}
 	proposals := map[string]ikev1.Proposal{"default": DefaultProposal()}
 	calls := newCalls()
-	t.sub("profile").each("profile", func(name string, t *table) {
+	phase1, phase2 := t.sub("profile"), t.sub("proposal")
+	phase1.each("profile", func(name string, t *table) {
 		profiles[name] = r.phase1(t)
 		calls.profiles[name] = callProfile(t, profiles[name])
 	})
-	t.sub("proposal").each("proposal", func(name string, t *table) {
+	phase2.each("proposal", func(name string, t *table) {
 		proposals[name] = r.phase2(t)
 		calls.proposals[name] = callProposal(t, proposals[name])
 	})
+	phase1.builtin("default")
+	phase2.builtin("default")
 
 	server := &table{r: r, path: []string{"l2tp", "server"}, m: root.sub("l2tp").sub("server").m}
 	var secret string
@@ -218,7 +222,8 @@ func (r *reader) ipsec(root *table, c *Config) {
 		case !given:
 			t.fail("address", `is missing: write the networks of the peer, such as ["198.51.100.7"]`)
 		case !hasIdentity:
-			t.fail("", "has no identity: write [ipsec.identity.%s] with a secret", quoteKey(name))
+			t.warn("", "not used: it has no identity: write [ipsec.identity.%s] with a secret", quoteKey(name))
+			return
 		case id.secret == "" && !id.signature:
 			identities.sub(name).fail("secret", "is missing: the pre-shared key of this peer")
 		default:
@@ -266,6 +271,7 @@ func (r *reader) phase1(t *table) ikev1.Profile {
 	algorithms(t, "enc-algorithm", &p.Ciphers, ikev1.ParseCipher, cipherNames)
 	algorithms(t, "hash-algorithm", &p.Hashes, ikev1.ParseHash, hashNames)
 	algorithms(t, "dh-group", &p.Groups, ikev1.ParseGroup, groupNames)
+	t.str("comment", new(string))
 	t.duration("lifetime", 10*time.Second, forever, &p.Lifetime)
 	t.boolean("nat-traversal", &p.NATTraversal)
 	t.duration("dpd-interval", 0, 24*time.Hour, &p.DPDInterval)
@@ -285,7 +291,9 @@ func (r *reader) phase2(t *table) ikev1.Proposal {
 	} else {
 		algorithms(t, "auth-algorithms", &auth, byName(phase2HashNames, phase2Hashes), phase2HashNames)
 	}
+	t.declare(Key{Name: "auth-algorithms", Kind: List, Words: phase2HashNames}, namesOf(auth, byName(phase2HashNames, phase2Hashes), phase2HashNames))
 	p.Suites = suites(enc, auth)
+	t.str("comment", new(string))
 	t.duration("lifetime", 10*time.Second, forever, &p.Lifetime)
 	var volume string
 	if t.str("lifebytes", &volume) && volume != "" {
@@ -298,7 +306,7 @@ func (r *reader) phase2(t *table) ikev1.Proposal {
 	if len(p.Suites) == 1 && p.Suites[0].Cipher == ipsec.ChaCha20Poly1305 {
 		t.warn("enc-algorithms", "chacha20-poly1305 alone: only other culverts have it in IKEv1")
 	}
-	var pfs string
+	pfs := "none"
 	if t.str("pfs-group", &pfs) && pfs != "none" {
 		g, ok := ikev1.ParseGroup(pfs)
 		if !ok {
@@ -343,6 +351,7 @@ func (r *reader) peer(name string, t *table, profiles map[string]ikev1.Profile, 
 	}
 	t.boolean("send-initial-contact", &p.SendInitialContact)
 	t.prefixes("address", &p.Remote)
+	t.str("comment", new(string))
 	return p, t.has("address")
 }
 
@@ -364,6 +373,7 @@ func (r *reader) identity(t *table) (id identity) {
 	t.peerID("my-id", &id.mine)
 	t.peerID("remote-id", &id.theirs)
 	r.certificates(t, &id)
+	t.str("comment", new(string))
 	return id
 }
 

@@ -108,6 +108,9 @@ func (r *reader) l2tp(root *table, c *Config) {
 	t.sub("binding").each("binding", func(name string, t *table) {
 		take(t, name, "binding")
 		var user string
+		disabled := false
+		t.boolean("disabled", &disabled)
+		t.str("comment", new(string))
 		if !t.str("user", &user) {
 			if !t.has("user") {
 				t.fail("user", "is missing")
@@ -121,7 +124,9 @@ func (r *reader) l2tp(root *table, c *Config) {
 		if _, ok := c.AAA.Secrets[user]; !ok {
 			t.fail("user", "there is no user %q%s", user, didYouMeanOr(user, keysOf(c.AAA.Secrets), ": write [ppp.secret."+quoteKey(user)+"]"))
 		}
-		c.AAA.Bindings[user] = name
+		if !disabled {
+			c.AAA.Bindings[user] = name
+		}
 	})
 	t.sub("client").each("client", func(name string, t *table) {
 		take(t, name, "client")
@@ -148,6 +153,7 @@ func (r *reader) server(t *table, c *Config) {
 	t.boolean("enabled", &s.Enabled)
 	r.badUseIPsec = !choice(t, "use-ipsec", &s.UseIPsec, []string{"no", "yes", "required"},
 		l2tp.ProtectionNone, l2tp.ProtectionOffered, l2tp.ProtectionRequired) && t.has("use-ipsec")
+	t.declare(Key{Name: "ipsec-secret", Kind: Secret}, "")
 	algorithms(t, "authentication", &s.PPP.Auth, parseMethod, methodNames)
 	r.profileRef(t, "default-profile", &s.DefaultProfile, c)
 	if s.DefaultProfile == "" {
@@ -215,6 +221,7 @@ func (r *reader) mrru(t *table, dst *int) {
 }
 
 func (r *reader) listen(t *table, dst *[]netip.AddrPort) {
+	t.declare(Key{Name: "listen", Kind: List}, texts(*dst))
 	if !t.has("listen") {
 		t.get("listen")
 		return

@@ -60,6 +60,7 @@ func (r *reader) pools(pools *table, c *Config) {
 		if len(p.Ranges) == 0 && (ok || !t.has("ranges")) {
 			t.fail("ranges", `is missing: write the addresses to give out, such as ["192.168.99.2-192.168.99.100"]`)
 		}
+		t.str("comment", new(string))
 		if t.str("next-pool", &p.Next) && p.Next != "" && p.Next != "none" {
 			next[name] = t
 		} else {
@@ -105,7 +106,9 @@ func (r *reader) aaa(root *table, c *Config) {
 	for _, name := range []string{"default", "default-encryption"} {
 		c.AAA.Profiles[name] = defaultProfile(name)
 	}
-	p.sub("profile").each("profile", func(name string, t *table) { c.AAA.Profiles[name] = r.profile(name, t, c) })
+	profiles := p.sub("profile")
+	profiles.each("profile", func(name string, t *table) { c.AAA.Profiles[name] = r.profile(name, t, c) })
+	profiles.builtin("default", "default-encryption")
 	c.AAA.Secrets = map[string]aaa.Secret{}
 	p.sub("secret").each("user", func(name string, t *table) { c.AAA.Secrets[name] = r.secret(name, t, c) })
 
@@ -137,12 +140,14 @@ func (r *reader) aaa(root *table, c *Config) {
 		if !t.secret("secret", (*string)(&s.Secret)) && !t.has("secret") || t.has("secret") && s.Secret == "" && t.m["secret"] == "" {
 			t.fail("secret", "is missing: RADIUS protects nothing without one")
 		}
+		t.str("comment", new(string))
 		t.list("service", func(s string) error {
 			if s != "ppp" {
 				return fmt.Errorf("%q is not one of ppp", s)
 			}
 			return nil
 		})
+		t.preset("service", []string{"ppp"})
 		t.integer("authentication-port", 1, 65535, &s.AuthPort)
 		t.integer("accounting-port", 1, 65535, &s.AcctPort)
 		t.duration("timeout", 10*time.Millisecond, time.Minute, &s.Timeout)

@@ -27,6 +27,8 @@ type reader struct {
 
 	badUseIPsec bool // what depends on use-ipsec need not be complained about too
 	userKeys    []userKey
+
+	inventory *Inventory // what the getters are asked for, where somebody wants to know
 }
 
 func newReader(file string, data []byte) *reader {
@@ -117,14 +119,8 @@ func (t *table) sub(key string) *table {
 
 // each visits the named tables below a table, in the order of the file.
 func (t *table) each(kind string, visit func(name string, s *table)) {
-	names := slices.Collect(maps.Keys(t.m))
-	slices.SortFunc(names, func(a, b string) int {
-		if d := t.line(a) - t.line(b); d != 0 {
-			return d
-		}
-		return strings.Compare(a, b)
-	})
-	for _, name := range names {
+	t.declareCollection(kind, visit)
+	for _, name := range t.names() {
 		if _, ok := t.m[name].(map[string]any); !ok {
 			t.get(name)
 			t.fail(name, "a %s is a table of its own: write it as [%s]", kind, toml.Key(append(slices.Clone(t.path), name)))
@@ -175,6 +171,7 @@ func (t *table) wrong(key string, v any, want string) {
 }
 
 func (t *table) str(key string, dst *string) bool {
+	t.declare(Key{Name: key, Kind: Text}, *dst)
 	v, ok := t.get(key)
 	if !ok {
 		return false
@@ -194,6 +191,7 @@ func (t *table) str(key string, dst *string) bool {
 
 // secret is str for what must not be shown, not even in a complaint about its type.
 func (t *table) secret(key string, dst *string) bool {
+	t.declare(Key{Name: key, Kind: Secret}, *dst)
 	v, ok := t.get(key)
 	if !ok {
 		return false
@@ -213,6 +211,7 @@ func (t *table) secret(key string, dst *string) bool {
 }
 
 func (t *table) boolean(key string, dst *bool) bool {
+	t.declare(Key{Name: key, Kind: Bool}, *dst)
 	v, ok := t.get(key)
 	if !ok {
 		return false
@@ -227,6 +226,7 @@ func (t *table) boolean(key string, dst *bool) bool {
 }
 
 func (t *table) integer(key string, lo, hi int64, dst *int) bool {
+	t.declare(Key{Name: key, Kind: Number}, int64(*dst))
 	v, ok := t.get(key)
 	if !ok {
 		return false
@@ -250,6 +250,11 @@ func (t *table) inRange(key string, n, lo, hi int64, dst *int) bool {
 
 // integerOr is a number, or a word that stands for zero ("unlimited", "disabled").
 func (t *table) integerOr(key, word string, lo, hi int64, dst *int) bool {
+	if *dst == 0 {
+		t.declare(Key{Name: key, Kind: Number, Words: []string{word}}, word)
+	} else {
+		t.declare(Key{Name: key, Kind: Number, Words: []string{word}}, int64(*dst))
+	}
 	v, ok := t.get(key)
 	if !ok {
 		return false
@@ -287,6 +292,7 @@ func decimal(s string) (int64, bool) {
 }
 
 func (t *table) duration(key string, lo, hi time.Duration, dst *time.Duration) bool {
+	t.declare(Key{Name: key, Kind: Duration}, FormatDuration(*dst))
 	v, ok := t.get(key)
 	if !ok {
 		return false
@@ -313,7 +319,8 @@ func (t *table) duration(key string, lo, hi time.Duration, dst *time.Duration) b
 }
 
 // choice is one of a few words; where both "yes" and "no" are among them, TOML's booleans will do too.
-func choice[T any](t *table, key string, dst *T, words []string, values ...T) bool {
+func choice[T comparable](t *table, key string, dst *T, words []string, values ...T) bool {
+	t.declare(Key{Name: key, Kind: Choice, Words: words}, wordOf(*dst, words, values))
 	v, ok := t.get(key)
 	if !ok {
 		return false
@@ -344,6 +351,7 @@ func choice[T any](t *table, key string, dst *T, words []string, values ...T) bo
 // list visits the elements of a list of strings and reports what visit complains about at the element's line. A single
 // string passes for a list of one. It returns false when the key is absent or something was wrong.
 func (t *table) list(key string, visit func(s string) error) bool {
+	t.declare(Key{Name: key, Kind: List}, []string(nil))
 	v, ok := t.get(key)
 	if !ok {
 		return false
@@ -375,6 +383,7 @@ func (t *table) list(key string, visit func(s string) error) bool {
 
 // algorithms is a list of names out of a table of them, each once, at least one.
 func algorithms[T comparable](t *table, key string, dst *[]T, parse func(string) (T, bool), names []string) bool {
+	t.declare(Key{Name: key, Kind: List, Words: names}, namesOf(*dst, parse, names))
 	if !t.has(key) {
 		t.get(key)
 		return false
@@ -419,6 +428,7 @@ func (t *table) weak(key, name string) {
 }
 
 func (t *table) addrs(key string, dst *[]netip.Addr, max int) bool {
+	t.declare(Key{Name: key, Kind: List}, texts(*dst))
 	if !t.has(key) {
 		t.get(key)
 		return false
@@ -446,6 +456,7 @@ func (t *table) addrs(key string, dst *[]netip.Addr, max int) bool {
 }
 
 func (t *table) prefixes(key string, dst *[]netip.Prefix) bool {
+	t.declare(Key{Name: key, Kind: List}, texts(*dst))
 	if !t.has(key) {
 		t.get(key)
 		return false

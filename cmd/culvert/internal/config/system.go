@@ -34,6 +34,7 @@ func (r *reader) system(root *table, c *Config) {
 		if t.secret("password-hash", &u.PasswordHash) && u.PasswordHash != "" && !strings.HasPrefix(u.PasswordHash, "$") {
 			t.fail("password-hash", "not a crypt(3) hash such as $6$...: a password itself does not belong here (make a hash with `openssl passwd -6`)")
 		}
+		t.str("comment", new(string))
 		choice(t, "group", &u.ReadOnly, []string{"full", "read"}, false, true)
 		if u.PasswordHash == "" {
 			t.warn("password-hash", "empty: this user cannot log in")
@@ -54,6 +55,7 @@ func (r *reader) system(root *table, c *Config) {
 	}) {
 		c.Log.Topics = topics
 	}
+	t.preset("topics", c.Log.Topics)
 	t.integer("ring", 0, 100000, &c.Log.Ring)
 	var remote string
 	if t.str("remote", &remote) && remote != "" {
