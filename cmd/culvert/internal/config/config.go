@@ -40,6 +40,9 @@ type Config struct {
 	// Prefixes of IPv6 pools that profiles delegate from, by profile; and the bridges that profiles join by BCP.
 	PrefixPools, Bridges map[string]string
 
+	// Text is what was read.
+	Text []byte
+
 	// Warnings do not stop the daemon: weak algorithms that were asked for by name, what this version cannot do yet, and
 	// settings that are legal but probably not meant. In the order of the file.
 	Warnings []Problem
@@ -141,7 +144,7 @@ func (r *reader) parse(data []byte) *Config {
 		return nil
 	}
 	root := &table{r: r, m: doc}
-	c := &Config{PrefixPools: map[string]string{}, Bridges: map[string]string{}}
+	c := &Config{Text: data, PrefixPools: map[string]string{}, Bridges: map[string]string{}}
 	r.system(root, c)
 	r.network(root, c)
 	r.aaa(root, c)

@@ -201,6 +201,10 @@ func (t *table) secret(key string, dst *string) bool {
 		t.fail(key, "a secret is text in quotes")
 		return false
 	}
+	if strings.ContainsRune(s, 0) {
+		t.fail(key, "holds a NUL octet")
+		return false
+	}
 	if s != "" {
 		if line := t.line(key); t.r.secretKey == "" || line < t.r.secretLine {
 			t.r.secretKey, t.r.secretLine = logring.Escape(toml.Key(append(slices.Clone(t.path), key)).String()), line

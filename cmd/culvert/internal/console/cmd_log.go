@@ -9,7 +9,7 @@ import (
 )
 
 var menuLog = &menu{name: "log", about: "what happened", commands: []*command{
-	{name: "print", about: `the last lines; where topics~"ipsec" chooses, follow goes on`, run: printLog},
+	{name: "print", about: `the last lines; where topics~"ipsec" chooses, follow goes on`, words: []string{"follow", "count-only", "where"}, run: printLog},
 }}
 
 type logRow struct {
@@ -23,15 +23,21 @@ func newLogRow(e logring.Entry) logRow { return logRow{e.Time, e.AllTopics(), e.
 func printLog(ctx context.Context, c *call) error {
 	follow, count := c.args.has("follow"), c.args.has("count-only")
 	c.args.has("detail")
+	c.args.has("terse")
+	c.args.has("without-paging")
 	if err := c.args.rest("follow", "count-only", "where"); err != nil {
 		return err
 	}
-	if _, err := where([]logRow{{}}, c.args.conds); err != nil {
+	e := c.args.find
+	if e == nil {
+		e = all{}
+	}
+	if _, err := e.match(fields(logRow{})); err != nil {
 		return err
 	}
-	keep := func(e logring.Entry) bool {
-		rows, err := where([]logRow{newLogRow(e)}, c.args.conds)
-		return err == nil && len(rows) == 1
+	keep := func(entry logring.Entry) bool {
+		ok, err := e.match(fields(newLogRow(entry)))
+		return err == nil && ok
 	}
 	// Following begins before the past is read, so that nothing falls between.
 	var next <-chan logring.Entry

@@ -5,12 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
-
-	"culvert/ppp/aaa"
 )
 
 var menuPPP = &menu{name: "ppp", about: "users, their profiles and their sessions", menus: []*menu{
@@ -18,31 +13,9 @@ var menuPPP = &menu{name: "ppp", about: "users, their profiles and their session
 		{name: "print", about: "one line per user, from IKE to PPP", run: func(_ context.Context, c *call) error {
 			return printRows(c, view{[]string{"name", "service", "caller-id", "address", "uptime", "encoding"}, "R - radius"}, active(c.src))
 		}},
-		{name: "remove", about: "disconnect: remove NAME, remove 0,1 or remove [find address=...]", run: removeActive},
+		{name: "remove", about: "disconnect: remove NAME, remove 0,1 or remove [find address=...]", run: removeActive, writes: true},
 	}},
-	{name: "secret", about: "users who may log in", commands: append([]*command{
-		{name: "print", about: "passwords are not shown", run: func(_ context.Context, c *call) error {
-			return printRows(c, view{[]string{"name", "service", "caller-id", "password", "profile", "remote-address"}, "X - disabled"}, secrets(c.src))
-		}},
-	}, edits("add", "set", "remove", "enable", "disable")...)},
-	{name: "profile", about: "what users get", commands: append([]*command{
-		{name: "print", about: "profiles", run: func(_ context.Context, c *call) error {
-			return printRows(c, view{nil, "* - default"}, profiles(c.src))
-		}},
-	}, edits("add", "set", "remove")...)},
-	{name: "aaa", about: "who decides, and who is told", commands: append([]*command{
-		{name: "print", about: "settings", run: func(_ context.Context, c *call) error {
-			u := c.src.Config().AAAUse
-			return printOne(c, aaaRow{u.UseRADIUS, u.Accounting, Span(u.InterimUpdate)})
-		}},
-	}, edits("set")...)},
 }}
-
-type aaaRow struct {
-	UseRADIUS  bool `json:"use-radius"`
-	Accounting bool `json:"accounting"`
-	Interim    Span `json:"interim-update"`
-}
 
 // active sorts the users the way they came, so that numbers stay what they were until somebody leaves.
 func active(src Source) []ActiveRow {
@@ -87,8 +60,15 @@ func removeActive(ctx context.Context, c *call) error {
 			return fmt.Errorf("no user %s is connected%s", quote(w.text), suggest(w.text, names))
 		}
 	}
-	if len(c.args.conds) > 0 {
-		found, err := where(rows, c.args.conds)
+	if _, everybody := c.args.find.(all); everybody {
+		return usagef("[find] alone is everything: name what to find, as in [find name=user1]")
+	}
+	if c.args.found {
+		list := make([]row, len(rows))
+		for i, r := range rows {
+			list[i] = row{i, fields(r), r}
+		}
+		found, err := where(list, fields(ActiveRow{}), c.args.find)
 		if err != nil {
 			return err
 		}
@@ -96,10 +76,10 @@ func removeActive(ctx context.Context, c *call) error {
 			return errors.New("no such user is connected")
 		}
 		for _, r := range found {
-			choose(r)
+			choose(rows[r.n])
 		}
 	}
-	if len(c.args.words) == 0 && len(c.args.conds) == 0 {
+	if len(c.args.words) == 0 && !c.args.found {
 		return usagef("say whom: remove NAME, remove 0,1 or remove [find address=192.0.2.7]")
 	}
 	var errs []error
@@ -109,117 +89,4 @@ func removeActive(ctx context.Context, c *call) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// numberList reads "0" and "0,2"; a quoted word is always a name.
-func numberList(w token) ([]int, bool) {
-	if w.quoted {
-		return nil, false
-	}
-	var out []int
-	for _, s := range strings.Split(w.text, ",") {
-		n, err := strconv.ParseUint(s, 10, 31)
-		if err != nil {
-			return nil, false
-		}
-		out = append(out, int(n))
-	}
-	return out, true
-}
-
-type secretRow struct {
-	Disabled bool     `json:"disabled" flag:"X"`
-	Name     string   `json:"name" text:""`
-	Service  string   `json:"service"`
-	CallerID string   `json:"caller-id" text:""`
-	Password masked   `json:"password"`
-	Profile  string   `json:"profile"`
-	Local    string   `json:"local-address" blank:""`
-	Remote   string   `json:"remote-address" blank:""`
-	Routes   []string `json:"routes" text:""`
-	Rate     string   `json:"rate-limit" text:"" blank:""`
-	Comment  string   `json:"comment" text:"" blank:""`
-}
-
-func secrets(src Source) []secretRow {
-	cfg := src.Config()
-	var rows []secretRow
-	for _, s := range cfg.AAA.Secrets {
-		r := secretRow{Disabled: s.Disabled, Name: s.Name, Service: s.Service, CallerID: s.CallerID,
-			Profile: cmp.Or(s.Profile, cfg.AAA.DefaultProfile), Local: sourceText(s.Local), Remote: sourceText(s.Remote),
-			Routes: []string{}, Rate: s.RateLimit, Comment: s.Comment}
-		for _, x := range s.Routes {
-			text := x.Dst.String()
-			if x.Gateway.IsValid() {
-				text += " " + x.Gateway.String()
-			}
-			if x.Metric != 0 {
-				text += " " + strconv.Itoa(x.Metric)
-			}
-			r.Routes = append(r.Routes, text)
-		}
-		rows = append(rows, r)
-	}
-	slices.SortFunc(rows, func(a, b secretRow) int { return cmp.Compare(a.Name, b.Name) })
-	return rows
-}
-
-func sourceText(s aaa.Source) string {
-	if s.Addr.IsValid() {
-		return s.Addr.String()
-	}
-	return s.Pool
-}
-
-type profileRow struct {
-	Default    bool     `json:"default" flag:"*"`
-	Name       string   `json:"name" text:""`
-	Local      string   `json:"local-address" blank:""`
-	Remote     string   `json:"remote-address" blank:""`
-	PrefixPool string   `json:"remote-ipv6-prefix-pool" blank:""`
-	Bridge     string   `json:"bridge" blank:""`
-	UseIPv6    bool     `json:"use-ipv6"`
-	Encryption string   `json:"use-encryption"`
-	OnlyOne    bool     `json:"only-one"`
-	ChangeMSS  bool     `json:"change-tcp-mss"`
-	Rate       string   `json:"rate-limit" text:"" blank:""`
-	DNS        []string `json:"dns-server"`
-	WINS       []string `json:"wins-server" blank:""`
-	Session    Span     `json:"session-timeout"`
-	Idle       Span     `json:"idle-timeout"`
-	OnUp       string   `json:"on-up" text:"" blank:""`
-	OnDown     string   `json:"on-down" text:"" blank:""`
-}
-
-func profiles(src Source) []profileRow {
-	cfg := src.Config()
-	var rows []profileRow
-	for name, p := range cfg.AAA.Profiles {
-		rows = append(rows, profileRow{Default: name == "default" || name == "default-encryption", Name: name,
-			Local: sourceText(p.Local), Remote: sourceText(p.Remote), PrefixPool: cfg.PrefixPools[name], Bridge: cfg.Bridges[name],
-			UseIPv6: p.UseIPv6, Encryption: encryptionText(p.Encrypt), OnlyOne: p.OnlyOne, ChangeMSS: p.ChangeMSS, Rate: p.RateLimit,
-			DNS: addrsText(p.DNS), WINS: addrsText(p.WINS), Session: Span(p.SessionTimeout), Idle: Span(p.IdleTimeout), OnUp: p.OnUp, OnDown: p.OnDown})
-	}
-	slices.SortFunc(rows, func(a, b profileRow) int { return cmp.Compare(a.Name, b.Name) })
-	return rows
-}
-
-func encryptionText(e aaa.Encryption) string {
-	switch e {
-	case aaa.EncryptNo:
-		return "no"
-	case aaa.EncryptYes:
-		return "yes"
-	case aaa.EncryptRequired:
-		return "required"
-	}
-	return "default"
-}
-
-func addrsText(list []netip.Addr) []string {
-	out := []string{}
-	for _, a := range list {
-		out = append(out, a.String())
-	}
-	return out
 }

@@ -2,10 +2,12 @@ package console
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Console runs commands against a Source. It is stateless: any number may run at once.
@@ -13,10 +15,48 @@ type Console struct {
 	src Source
 	// Width is where `print detail` breaks lines.
 	Width int
+	// Every calls show now and then once a second until ctx ends; tests put their own clock here.
+	Every func(ctx context.Context, show func(now time.Time) error) error
+	// Pause is how long a single rate is measured.
+	Pause time.Duration
 }
 
 // New makes a console of a daemon.
-func New(src Source) *Console { return &Console{src: src, Width: 80} }
+func New(src Source) *Console {
+	return &Console{src: src, Width: 80, Every: everySecond, Pause: time.Second}
+}
+
+func everySecond(ctx context.Context, show func(time.Time) error) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if err := show(time.Now()); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Request is one or more commands, and what the session they are part of remembers.
+type Request struct {
+	Command string
+	// JSON asks for an array of objects; `follow` and `monitor` write one object a line.
+	JSON bool
+	// Session says that a person types: a menu alone is entered, and dangerous commands ask first.
+	Session bool
+	// Confirmed is the answer to an AskError.
+	Confirmed bool
+	// ReadOnly refuses what changes anything.
+	ReadOnly bool
+	// Redraw lets monitor write frames that begin with a form feed and take each other's place.
+	Redraw bool
+	// At is the menu that relative commands begin in; Execute leaves the one that was entered.
+	At string
+}
 
 // UsageError is a command that nobody could carry out: exit status 2.
 type UsageError struct{ Text string }
@@ -28,137 +68,172 @@ func (e *UsageError) ExitCode() int { return 2 }
 
 func usagef(format string, args ...any) error { return &UsageError{Text: fmt.Sprintf(format, args...)} }
 
+// AskError is a question to be answered with yes before the command is carried out.
+type AskError struct{ Question string }
+
+func (e *AskError) Error() string { return e.Question }
+
+// Ask marks the error for those who do not know the type.
+func (e *AskError) Ask() string { return e.Question }
+
+var errReadOnly = errors.New("not permitted: this user's group is read")
+
 // maxCommand bounds a command line in octets.
 const maxCommand = 16 << 10
 
-// Execute runs one command line and writes what it shows to out, as JSON where asked: an array of objects, except that
-// `follow` writes one object a line until ctx ends.
-func (c *Console) Execute(ctx context.Context, command string, json bool, out io.Writer) error {
-	if len(command) > maxCommand {
+// Execute runs the commands of r and writes what they show to out. It stops at the first that fails.
+func (c *Console) Execute(ctx context.Context, r *Request, out io.Writer) error {
+	if len(r.Command) > maxCommand {
 		return usagef("the command is longer than %d octets", maxCommand)
 	}
-	toks, err := lex(command)
+	statements, err := lex(r.Command)
 	if err != nil {
 		return err
 	}
-	m, run, rest, err := resolve(root, toks)
-	if err != nil {
+	s := &script{console: c, request: r, out: out, at: menuAt(r.At)}
+	if err := s.run(ctx, statements); err != nil {
 		return err
 	}
-	if run == nil || slices.ContainsFunc(rest, func(t token) bool { return t.text == "?" && !t.quoted }) {
-		m.help(out)
-		return nil
+	r.At = s.at.path
+	if !r.Session && len(statements) == 1 && s.at != root && s.entered {
+		s.at.help(out) // `culvert console -e /ppp` asks what there is
 	}
-	a, err := parseArgs(rest)
-	if err != nil {
-		return err
-	}
-	return run.run(ctx, &call{src: c.src, args: a, json: json, out: out, width: c.Width})
+	return nil
+}
+
+// script is commands that are run one after the other; each menu that is entered is where the next begins.
+type script struct {
+	console *Console
+	request *Request
+	out     io.Writer
+	at      *menu
+	entered bool  // the last command was a menu
+	edit    *edit // changes that are not in force yet, while a file is imported
+	depth   int   // of files that import files
 }
 
 // call is one command being run.
 type call struct {
-	src   Source
-	args  args
-	json  bool
-	out   io.Writer
-	width int
+	src    Source
+	args   args
+	json   bool
+	out    io.Writer
+	width  int
+	script *script
+	menu   *menu
 }
 
-// args is what followed the command.
-type args struct {
-	words []token // detail, follow, names, numbers
-	conds []cond  // after where, or within [find ...]
-}
-
-// has takes a bare word out of the arguments and says whether it was there.
-func (a *args) has(word string) bool {
-	for i, w := range a.words {
-		if !w.quoted && w.text == word {
-			a.words = append(a.words[:i:i], a.words[i+1:]...)
-			return true
+func (s *script) run(ctx context.Context, statements []statement) error {
+	for _, st := range statements {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := s.statement(ctx, st.toks); err != nil {
+			return err
 		}
 	}
-	return false
+	return nil
 }
 
-// rest complains about what no one asked for.
-func (a *args) rest(allowed ...string) error {
-	if len(a.words) == 0 {
+func (s *script) statement(ctx context.Context, toks []token) error {
+	s.entered = false
+	if first := toks[0]; first.kind == tokWord && !first.quoted && strings.HasPrefix(first.text, ":") {
+		return s.colon(ctx, toks)
+	}
+	m, cmd, rest, err := resolve(s.at, toks)
+	if err != nil {
+		return err
+	}
+	asked := func(t token) bool { return t.text == "?" && !t.quoted }
+	if cmd == nil && !slices.ContainsFunc(toks, func(t token) bool { return !t.quoted && strings.HasSuffix(t.text, "?") }) {
+		s.at, s.entered = m, true
 		return nil
 	}
-	w := a.words[0].text
-	return usagef("%q is not expected here%s", w, suggest(w, allowed))
-}
-
-func parseArgs(toks []token) (args, error) {
-	var a args
-	for i := 0; i < len(toks); i++ {
-		t := toks[i]
-		switch {
-		case t.kind == tokWord && !t.quoted && t.text == "where":
-			conds, n, err := parseConds(toks[i+1:], false)
-			if err != nil {
-				return a, err
-			}
-			a.conds = append(a.conds, conds...)
-			i += n
-		case t.kind == tokOpen:
-			if i+1 >= len(toks) || toks[i+1].text != "find" {
-				return a, usagef("only [find ...] is understood in brackets")
-			}
-			conds, n, err := parseConds(toks[i+2:], true)
-			if err != nil {
-				return a, err
-			}
-			if i+2+n >= len(toks) {
-				return a, usagef("the bracket of [find ...] is not closed")
-			}
-			if len(conds) == 0 {
-				return a, usagef("[find] alone is everything: name what to find, as in [find name=user1]")
-			}
-			a.conds = append(a.conds, conds...)
-			i += n + 2
-		case t.kind == tokWord:
-			a.words = append(a.words, t)
-		case t.kind == tokCond:
-			return a, usagef("%q: conditions follow the word where", t.text+t.op+t.value)
-		default:
-			return a, usagef("unexpected %q", t.text)
+	if cmd == nil || slices.ContainsFunc(rest, asked) {
+		m.help(s.out)
+		return nil
+	}
+	rest, next := unfold(m, cmd, rest)
+	a, err := parseArgs(rest)
+	if err != nil {
+		return err
+	}
+	if cmd.writes && s.request.ReadOnly {
+		return errReadOnly
+	}
+	if cmd.ask != "" && s.request.Session && !s.request.Confirmed {
+		return &AskError{Question: cmd.ask}
+	}
+	if s.edit != nil && !cmd.edits {
+		if err := s.flush(ctx); err != nil { // it has to see what was changed before it
+			return err
 		}
 	}
-	return a, nil
+	if err := cmd.run(ctx, &call{src: s.console.src, args: a, json: s.request.JSON, out: s.out, width: s.console.Width, script: s, menu: m}); err != nil {
+		return err
+	}
+	if next == nil {
+		return nil
+	}
+	at := s.at
+	s.at = m
+	err = s.statement(ctx, next)
+	s.at = at
+	return err
 }
 
-// parseConds reads conditions to the end, or to the closing bracket, and returns how many tokens they were.
-func parseConds(toks []token, bracket bool) ([]cond, int, error) {
-	var out []cond
+// unfold finds the end of a command in a text that lost its line ends, as web pages do with examples: after `add` a bare
+// word that is a command, or a path from the root, begins the next one.
+func unfold(m *menu, cmd *command, toks []token) (own, next []token) {
 	for i, t := range toks {
-		switch {
-		case t.kind == tokClose && bracket:
-			return out, i, nil
-		case t.kind == tokCond:
-			c, err := newCond(t)
-			if err != nil {
-				return nil, 0, err
-			}
-			out = append(out, c)
-		case t.kind == tokWord && !t.quoted && (t.text == "and" || t.text == "where"):
-		case t.kind == tokWord && !t.quoted && (t.text == "detail" || t.text == "follow" || t.text == "count-only"):
-			if bracket {
-				return nil, 0, usagef("%q is not a condition", t.text)
-			}
-			return out, i, nil
-		case t.kind == tokWord && !t.quoted && t.text != "":
-			// A property alone is a flag: `where dynamic`, `where !disabled`.
-			c := cond{key: t.text, op: "=", value: "true"}
-			if name, ok := strings.CutPrefix(t.text, "!"); ok {
-				c.key, c.op = name, "!="
-			}
-			out = append(out, c)
-		default:
-			return nil, 0, usagef("%q is not a condition such as name=user1 or topics~\"ipsec\"", t.text)
+		if t.kind != tokWord || t.quoted {
+			continue
+		}
+		path := len(t.text) > 1 && t.text[0] == '/' && pick(root.menus, strings.SplitN(t.text[1:], "/", 2)[0], menuName) != nil
+		if cmd.edits && path || cmd.name == "add" && slices.ContainsFunc(m.commands, func(c *command) bool { return c.name == t.text && c.edits }) {
+			return toks[:i], toks[i:]
 		}
 	}
-	return out, len(toks), nil
+	return toks, nil
+}
+
+// colon runs the few commands of RouterOS's scripting that stand alone.
+func (s *script) colon(ctx context.Context, toks []token) error {
+	var words []string
+	for _, t := range toks[1:] {
+		switch t.kind {
+		case tokCond:
+			words = append(words, t.text+t.op+t.value)
+		default:
+			words = append(words, t.text)
+		}
+	}
+	text := strings.Join(words, " ")
+	switch name := toks[0].text; name {
+	case ":put":
+		_, err := fmt.Fprintln(s.out, valueText(text))
+		return err
+	case ":delay":
+		d, err := parseSpan(text)
+		if err != nil || d > time.Hour {
+			return usagef(":delay takes a time of up to an hour, such as 5s")
+		}
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+		}
+		return nil
+	case ":beep", ":environment", ":nothing":
+		return nil
+	case ":log":
+		if s.request.ReadOnly {
+			return errReadOnly
+		}
+		if len(words) < 2 {
+			return usagef(`:log takes a level and a text: :log info "..."`)
+		}
+		return s.console.src.Act(ctx, Action{Verb: Note, Text: strings.Join(words[1:], " ")})
+	default:
+		return &NotOursError{What: name, Why: "scripting is not culvert's: commands run one after the other"}
+	}
 }

@@ -26,7 +26,11 @@ type fake struct {
 	cfg  *config.Config
 	log  *logring.Log
 	acts []Action
-	bare bool // nobody is connected
+	disk []byte // what the file holds
+	bare bool   // nobody is connected
+
+	traffic Traffic
+	seconds int // that have gone by
 }
 
 func newFake(t testing.TB) *fake {
@@ -74,7 +78,7 @@ secret = "hunter2"
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{cfg: cfg, log: l}
+	f := &fake{cfg: cfg, log: l, disk: cfg.Text}
 	f.say("system", slog.LevelInfo, "culvert is up")
 	f.say("ipsec", slog.LevelInfo, "phase 1 is up", "peer", "203.0.113.7")
 	f.say("ppp", slog.LevelWarn, "login failed", "user", "x\x1b[31m y")
@@ -91,6 +95,30 @@ func (f *fake) say(topic string, level slog.Level, msg string, args ...any) {
 
 func (f *fake) Config() *config.Config { return f.cfg }
 func (f *fake) Log() *logring.Ring     { return f.log.Ring() }
+
+func (f *fake) ReadFile() ([]byte, error) { return f.disk, nil }
+
+func (f *fake) Change(_ context.Context, base, text []byte) error {
+	if !bytes.Equal(base, f.disk) {
+		return errors.New("the file has changed meanwhile: try again")
+	}
+	cfg, err := config.Parse("c.toml", text)
+	if err != nil {
+		return err
+	}
+	f.disk, f.cfg = text, cfg
+	return nil
+}
+
+func (f *fake) Traffic(name string) (Traffic, error) {
+	if name != "l2tp-user1" {
+		return Traffic{}, errors.New("no such interface: " + name)
+	}
+	f.traffic.RxBytes += 125_000_000
+	f.traffic.RxPackets += 1000
+	f.traffic.TxBytes += 100
+	return f.traffic, nil
+}
 
 func (f *fake) Active() []ActiveRow {
 	if f.bare {
@@ -148,7 +176,8 @@ func (f *fake) IPsecStatistics() []Counter {
 }
 
 func (f *fake) Resource() Resource {
-	return Resource{Uptime: Span(2*7*24*time.Hour + time.Second), Version: "0.1", FreeMemory: 12 << 20, TotalMemory: 64 << 20, CPU: "MIPS 24Kc", CPUCount: 1,
+	f.seconds++
+	return Resource{Now: noon.Add(time.Duration(f.seconds) * time.Second), Uptime: Span(2*7*24*time.Hour + time.Second), Version: "0.1", FreeMemory: 12 << 20, TotalMemory: 64 << 20, CPU: "MIPS 24Kc", CPUCount: 1,
 		Architecture: "mips", Board: "RB951G", Platform: "Culvert", DataPath: "xfrm+kernel+kernel"}
 }
 
@@ -168,7 +197,9 @@ func (f *fake) Act(_ context.Context, a Action) error {
 func run(t testing.TB, f *fake, command string, asJSON bool) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
-	err := New(f).Execute(context.Background(), command, asJSON, &out)
+	c := New(f)
+	c.Pause = 0
+	err := c.Execute(context.Background(), &Request{Command: command, JSON: asJSON}, &out)
 	return out.String(), err
 }
 
@@ -189,7 +220,16 @@ var commands = []string{
 	"/interface l2tp-server server print",
 	"/interface l2tp-server tunnel print",
 	"/interface l2tp-client print",
-	"/interface l2tp-client monitor l2tp-out1",
+	"/interface l2tp-client monitor l2tp-out1 once",
+	"/interface monitor-traffic l2tp-user1 once",
+	"/ip ipsec policy print",
+	"/user print",
+	"/radius print",
+	"/system logging print",
+	"/system logging action print",
+	"/system settings print",
+	"/ppp secret print terse",
+	"/ppp secret print where disabled or (service=l2tp and !disabled)",
 	"/ip pool print",
 	"/ip pool used print",
 	"/ip ipsec active-peers print",
@@ -280,7 +320,7 @@ func TestMistakes(t *testing.T) {
 		"/ppp actvie print":                   `there is no "actvie" in /ppp: did you mean active?`,
 		"/pp a print":                         `"a" is ambiguous in /ppp: active, aaa`,
 		"active print":                        `there is no "active" in /: did you mean /ppp active?`,
-		"/ip ipsec wibble":                    `there is no "wibble" in /ip ipsec: there are active-peers, installed-sa, statistics, profile, proposal, peer, identity`,
+		"/ip ipsec wibble":                    `there is no "wibble" in /ip ipsec: there are active-peers, installed-sa, statistics, profile, proposal, peer, identity, policy, settings`,
 		"/ppp active print detial":            `"detial" is not expected here: did you mean detail?`,
 		"/ppp active print where nme=x":       `there is no property "nme": did you mean name?`,
 		"/ppp active print name=x":            `"name=x": conditions follow the word where`,
@@ -294,8 +334,7 @@ func TestMistakes(t *testing.T) {
 		"/ppp active remove [find name=x]":    "no such user is connected",
 		"/ppp active remove usre1":            `no user "usre1" is connected: did you mean user1?`,
 		"/ppp active remove 2":                "there is no number 2: 2 users are connected",
-		"/ppp secret add name=x":              `"name=x": conditions follow the word where`,
-		"/ppp secret remove x":                "remove is not supported by this version yet: change /etc/culvert/culvert.toml and send the daemon SIGHUP",
+		"/ppp secret remove x":                `there is no user "x"`,
 		"/log print ]":                        `unexpected "]"`,
 		"\xff":                                "the command is not UTF-8",
 	} {
@@ -360,7 +399,7 @@ func TestLogFollow(t *testing.T) {
 		out := make(writer)
 		done := make(chan error, 1)
 		go func() {
-			done <- New(f).Execute(ctx, `/log print follow where topics~"ipsec"`, asJSON, out)
+			done <- New(f).Execute(ctx, &Request{Command: `/log print follow where topics~"ipsec"`, JSON: asJSON}, out)
 		}()
 		first := <-out
 		f.say("ppp", slog.LevelInfo, "not about this")
@@ -378,18 +417,29 @@ func TestLogFollow(t *testing.T) {
 
 func TestLexer(t *testing.T) {
 	for line, want := range map[string][]token{
-		`a "b c" d=e`:         {{text: "a"}, {text: "b c", quoted: true}, {kind: tokCond, text: "d", op: "=", value: "e"}},
-		`a!="x y"z`:           {{kind: tokCond, text: "a", op: "!=", value: "x yz", quoted: true}},
-		`a~"=~" b!~c d<1 e>2`: {{kind: tokCond, text: "a", op: "~", value: "=~", quoted: true}, {kind: tokCond, text: "b", op: "!~", value: "c"}, {kind: tokCond, text: "d", op: "<", value: "1"}, {kind: tokCond, text: "e", op: ">", value: "2"}},
-		`[find a=b]`:          {{kind: tokOpen, text: "["}, {text: "find"}, {kind: tokCond, text: "a", op: "=", value: "b"}, {kind: tokClose, text: "]"}},
-		`"\"\\\n\t\_\$\?\41"`: {{text: "\"\\\n\t $?A", quoted: true}},
-		`"a=b"`:               {{text: "a=b", quoted: true}},
-		` ; `:                 nil,
-		`!x`:                  {{text: "!x"}},
+		`a "b c" d=e`:               {{text: "a"}, {text: "b c", quoted: true}, {kind: tokCond, text: "d", op: "=", value: "e"}},
+		`a!="x y"z`:                 {{kind: tokCond, text: "a", op: "!=", value: "x yz", quoted: true}},
+		`a~"=~" b!~c d<1 e>2`:       {{kind: tokCond, text: "a", op: "~", value: "=~", quoted: true}, {kind: tokCond, text: "b", op: "!~", value: "c"}, {kind: tokCond, text: "d", op: "<", value: "1"}, {kind: tokCond, text: "e", op: ">", value: "2"}},
+		`[find a=b]`:                {{kind: tokOpen, text: "["}, {text: "find"}, {kind: tokCond, text: "a", op: "=", value: "b"}, {kind: tokClose, text: "]"}},
+		`"\"\\\n\t\_\$\?\41"`:       {{text: "\"\\\n\t $?A", quoted: true}},
+		`"a=b"`:                     {{text: "a=b", quoted: true}},
+		` ; `:                       nil,
+		`!x`:                        {{text: "!x"}},
+		"a \\\n  b=c\\\r\n d":       {{text: "a"}, {kind: tokCond, text: "b", op: "=", value: "c"}, {text: "d"}},
+		"a \\ \\... b":              {{text: "a"}, {text: "b"}},
+		"\"a\\\n    b\"":            {{text: "ab", quoted: true}},
+		"# x\n a # b":               {{text: "a"}, {text: "#"}, {text: "b"}},
+		"[admin@MikroTik] > /ppp":   {{text: "/ppp"}},
+		"[a@b] /ppp secret> add":    {{text: "/ppp"}, {text: "secret"}, {text: "add"}},
+		"[a@b c] ppp profile>print": {{text: "/ppp"}, {text: "profile"}, {text: "print"}},
 	} {
-		got, err := lex(line)
-		if err != nil || len(got) != len(want) {
-			t.Errorf("%s: %+v %v", line, got, err)
+		st, err := lex(line)
+		var got []token
+		if len(st) > 0 {
+			got = st[0].toks
+		}
+		if err != nil || len(got) != len(want) || len(st) > 1 {
+			t.Errorf("%s: %+v %v", line, st, err)
 			continue
 		}
 		for i := range got {
@@ -403,31 +453,9 @@ func TestLexer(t *testing.T) {
 			t.Errorf("%s: %+v", bad, toks)
 		}
 	}
-}
-
-func TestShell(t *testing.T) {
-	var ran []string
-	sh := &Shell{User: "admin", Identity: "office", Run: func(_ context.Context, c string) error {
-		ran = append(ran, c)
-		if c == "/log print" {
-			return errors.New("no log")
-		}
-		return nil
-	}}
-	var out bytes.Buffer
-	in := "print\n/ppp\nactive\nprint detail\n?\n..\nsecret print\n/log print\nbogus\n/ip ipsec peer\n..\n..\n..\n..\n\n/ip pool\n/\nquit\nnever\n"
-	if err := sh.Loop(context.Background(), strings.NewReader(in), &out); err != nil {
-		t.Fatal(err)
-	}
-	want := []string{"/ppp active print detail", "/ppp active ?", "/ppp secret print", "/log print"}
-	if strings.Join(ran, "|") != strings.Join(want, "|") {
-		t.Errorf("ran %q", ran)
-	}
-	for _, s := range []string{"[admin@office] > there is no \"print\"", "[admin@office] /ppp> [admin@office] /ppp active> [admin@office] /ppp active> [admin@office] /ppp active> [admin@office] /ppp> ",
-		"no log\n", "there is no \"bogus\" in /ppp", "[admin@office] /ip ipsec peer> [admin@office] /ip ipsec> [admin@office] /ip> [admin@office] > [admin@office] > "} {
-		if !strings.Contains(out.String(), s) {
-			t.Errorf("%q is not in\n%s", s, out.String())
-		}
+	st, err := lex("a; b\n\n# c\n[find\nx] d\n\"e\nf\" g\nh")
+	if err != nil || len(st) != 5 || st[1].line != 1 || st[2].line != 4 || len(st[2].toks) != 5 || st[3].line != 6 || st[4].line != 8 {
+		t.Errorf("%+v %v", st, err)
 	}
 }
 
@@ -437,14 +465,21 @@ func FuzzExecute(f *testing.F) {
 	}
 	f.Add(`/ppp active remove [find name~"x" and !radius] "\41" where`, true)
 	src := newFake(f)
+	text, cfg := src.disk, src.cfg
 	f.Fuzz(func(t *testing.T, command string, asJSON bool) {
 		if strings.Contains(command, "fo") { // follow has no end
 			return
 		}
 		src.acts = nil
-		New(src).Execute(context.Background(), command, asJSON, io.Discard)
-		sh := Shell{}
-		sh.step(command)
-		sh.Prompt()
+		src.disk, src.cfg = text, cfg
+		c := New(src)
+		c.Pause = 0
+		c.Every = func(_ context.Context, show func(time.Time) error) error { return errors.Join(show(noon), show(noon)) }
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond) // of :delay
+		defer cancel()
+		c.Execute(ctx, &Request{Command: command, JSON: asJSON}, io.Discard)
+		if _, err := config.Parse("c.toml", src.disk); err != nil {
+			t.Errorf("a broken configuration is in force: %v", err)
+		}
 	})
 }

@@ -1,11 +1,12 @@
 package console
 
 import (
+	"regexp"
 	"strings"
 	"unicode/utf8"
 )
 
-// token is a word, a condition (name, operator, value) or a bracket.
+// token is a word, a setting or condition (name, operator, value) or a bracket.
 type token struct {
 	kind      tokenKind
 	text      string // the word, or the name of a condition
@@ -22,43 +23,103 @@ const (
 	tokClose // ]
 )
 
-// lex splits a command line. Words are separated by blanks; double quotes keep blanks, with RouterOS's escapes \" \\ \n \r
-// \t \_ (a blank) \$ \? and \XX (two hexadecimal digits).
-func lex(line string) ([]token, error) {
-	if !utf8.ValidString(line) {
+// statement is one command of a script, and the line that it begins on, from 1.
+type statement struct {
+	line int
+	toks []token
+}
+
+// promptText is a prompt that was copied along with the command behind it, as documents show it. What stands between the
+// bracket and the > is the menu that the command belongs to.
+var promptText = regexp.MustCompile(`^\[[^\]\s@]*@[^\]\n]*\][ \t]*(/?[a-z0-9][a-z0-9 /-]*|/)?>`)
+
+// lex splits a script into commands, at line ends and semicolons, and those into words, at blanks. Double quotes keep
+// blanks, with RouterOS's escapes \" \\ \n \r \t \_ (a blank) \$ \? and \XX (two hexadecimal digits). A backslash at the
+// end of a line joins the next one to it; what begins with # is a comment.
+func lex(text string) ([]statement, error) {
+	if !utf8.ValidString(text) {
 		return nil, usagef("the command is not UTF-8")
 	}
+	var out []statement
 	var toks []token
-	for i := 0; i < len(line); {
-		switch c := line[i]; c {
-		case ' ', '\t', '\r', '\n', ';':
+	line, begun, brackets := 1, 1, 0
+	end := func() {
+		if len(toks) > 0 {
+			out = append(out, statement{begun, toks})
+		}
+		toks, brackets = nil, 0
+	}
+	for i := 0; i < len(text); {
+		if len(toks) == 0 {
+			begun = line
+			if text[i] == '#' {
+				for i < len(text) && text[i] != '\n' {
+					i++
+				}
+				continue
+			}
+			if m := promptText.FindStringSubmatch(text[i:]); m != nil {
+				if menu := strings.TrimSpace(m[1]); menu != "" {
+					for _, w := range strings.FieldsFunc("/"+strings.TrimPrefix(menu, "/"), func(r rune) bool { return r == ' ' }) {
+						toks = append(toks, token{text: w})
+					}
+				}
+				i += len(m[0])
+				continue
+			}
+		}
+		switch c := text[i]; {
+		case c == '\n':
+			if brackets == 0 {
+				end()
+			}
+			line++
 			i++
 			continue
-		case '[':
+		case c == ';':
+			end()
+			i++
+			continue
+		case c == ' ' || c == '\t' || c == '\r':
+			i++
+			continue
+		case joined(text[i:]) > 0:
+			line++
+			i += joined(text[i:])
+			continue
+		case c == '[':
 			toks = append(toks, token{kind: tokOpen, text: "["})
+			brackets++
 			i++
 			continue
-		case ']':
+		case c == ']':
 			toks = append(toks, token{kind: tokClose, text: "]"})
+			brackets = max(0, brackets-1)
 			i++
 			continue
 		}
 		var t token
 		var b strings.Builder
-		for i < len(line) && !strings.ContainsRune(" \t\r\n;[]", rune(line[i])) {
-			c := line[i]
+		for i < len(text) && !strings.ContainsRune(" \t\r\n;[]", rune(text[i])) {
+			c := text[i]
 			if c == '"' {
-				s, n, err := unquote(line[i:])
+				s, n, err := unquote(text[i:])
 				if err != nil {
 					return nil, err
 				}
+				line += strings.Count(text[i:i+n], "\n")
 				b.WriteString(s)
 				t.quoted = true
 				i += n
 				continue
 			}
+			if n := joined(text[i:]); n > 0 {
+				line++
+				i += n
+				break
+			}
 			// The first operator outside of quotes divides a condition.
-			if op := operator(line[i:]); op != "" && t.kind == tokWord && b.Len() > 0 && !t.quoted {
+			if op := operator(text[i:]); op != "" && t.kind == tokWord && b.Len() > 0 && !t.quoted {
 				t.kind, t.text, t.op = tokCond, b.String(), op
 				b.Reset()
 				i += len(op)
@@ -72,9 +133,25 @@ func lex(line string) ([]token, error) {
 		} else {
 			t.text = b.String()
 		}
+		// A terminal shows `\...` in front of a line that goes on; copied along, it is nothing.
+		if t.kind == tokWord && !t.quoted && (t.text == `\` || t.text == `\...` || t.text == "...") {
+			continue
+		}
 		toks = append(toks, t)
 	}
-	return toks, nil
+	end()
+	return out, nil
+}
+
+// joined is how long the backslash is that joins two lines, with the end of line; 0 where there is none.
+func joined(s string) int {
+	switch {
+	case strings.HasPrefix(s, "\\\n"):
+		return 2
+	case strings.HasPrefix(s, "\\\r\n"):
+		return 3
+	}
+	return 0
 }
 
 func operator(s string) string {
@@ -101,6 +178,15 @@ func unquote(s string) (string, int, error) {
 			i++
 			if i == len(s) {
 				return "", 0, usagef("a backslash stands at the end")
+			}
+			// `export` folds long texts: the line end and the blanks of the next line are not part of them.
+			if n := joined(s[i-1:]); n > 0 {
+				i += n - 1
+				for i < len(s) && (s[i] == ' ' || s[i] == '\t') {
+					i++
+				}
+				i--
+				continue
 			}
 			switch c := s[i]; c {
 			case '"', '\\', '$', '?':
@@ -130,6 +216,35 @@ func unquote(s string) (string, int, error) {
 		}
 	}
 	return "", 0, usagef("a quote is not closed")
+}
+
+// word writes a value so that lex reads it back: bare where that is plain.
+func word(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/,+@*-") == "" {
+		return s
+	}
+	var b strings.Builder
+	b.WriteByte('"')
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '"' || c == '\\' || c == '$' || c == '?':
+			b.WriteByte('\\')
+			b.WriteByte(c)
+		case c == '\n':
+			b.WriteString(`\n`)
+		case c == '\r':
+			b.WriteString(`\r`)
+		case c == '\t':
+			b.WriteString(`\t`)
+		case c < ' ' || c >= 0x7f:
+			const digits = "0123456789ABCDEF"
+			b.Write([]byte{'\\', digits[c>>4], digits[c&15]})
+		default:
+			b.WriteByte(c)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
 }
 
 func hexDigit(c byte) (byte, bool) {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/netip"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +21,8 @@ type field struct {
 	key, value string
 	text       bool // quoted in print detail
 	omit       bool // left out of print detail
+	secret     bool // what is shown is not the value
+	json       any  // the value of a field that is no struct's
 	flag       byte // letter in the flags column, 0: none
 	set        bool // of a flag
 }
@@ -73,90 +74,11 @@ func valueText(v any) string {
 	return logring.Escape(fmt.Sprint(v))
 }
 
-// cond is one condition after where.
-type cond struct {
-	key, op, value string
-	re             *regexp.Regexp
-}
-
-func newCond(t token) (cond, error) {
-	c := cond{key: t.text, op: t.op, value: t.value}
-	if c.op == "~" || c.op == "!~" {
-		re, err := regexp.Compile(c.value)
-		if err != nil {
-			return c, usagef("%s is not a pattern: %v", quote(c.value), err)
-		}
-		c.re = re
-	}
-	return c, nil
-}
-
-// match compares the way the property is shown; numbers, where both sides are some, by value.
-func (c cond) match(fs []field) (bool, error) {
-	i := slices.IndexFunc(fs, func(f field) bool { return f.key == c.key })
-	if i < 0 {
-		var keys []string
-		for _, f := range fs {
-			keys = append(keys, f.key)
-		}
-		hint := suggest(c.key, keys)
-		if hint == "" {
-			hint = ": there are " + strings.Join(keys, ", ")
-		}
-		return false, usagef("there is no property %s%s", quote(c.key), hint)
-	}
-	have, want := fs[i].value, logring.Escape(c.value)
-	switch want { // RouterOS takes both spellings of a boolean
-	case "true":
-		want = "yes"
-	case "false":
-		want = "no"
-	}
-	switch c.op {
-	case "=":
-		return have == want, nil
-	case "!=":
-		return have != want, nil
-	case "~":
-		return c.re.MatchString(have), nil
-	case "!~":
-		return !c.re.MatchString(have), nil
-	}
-	a, err1 := strconv.ParseUint(have, 0, 64)
-	b, err2 := strconv.ParseUint(want, 0, 64)
-	less, more := have < want, have > want
-	if err1 == nil && err2 == nil {
-		less, more = a < b, a > b
-	}
-	return c.op == "<" && less || c.op == ">" && more, nil
-}
-
-// where drops the rows that a condition does not match. An unknown property is an error even when there are no rows.
-func where[T any](rows []T, conds []cond) ([]T, error) {
-	if len(conds) == 0 {
-		return rows, nil
-	}
-	var zero T
-	for _, c := range conds {
-		if _, err := c.match(fields(zero)); err != nil {
-			return nil, err
-		}
-	}
-	var out []T
-	for _, r := range rows {
-		fs, ok := fields(r), true
-		for _, c := range conds {
-			m, err := c.match(fs)
-			if err != nil {
-				return nil, err
-			}
-			ok = ok && m
-		}
-		if ok {
-			out = append(out, r)
-		}
-	}
-	return out, nil
+// row is one line of a table with its number, which stays the same whatever part of the table is shown.
+type row struct {
+	n      int
+	fields []field
+	value  any // what JSON shows
 }
 
 // view says how a table of rows looks without `detail`.
@@ -165,13 +87,27 @@ type view struct {
 	flags   string   // "Flags: D - dynamic, R - running"
 }
 
-// printRows is `print` of a table: [detail] [count-only] [where ...].
+// printWords are the bare words that print takes.
+var printWords = []string{"brief", "count-only", "detail", "terse", "where"}
+
+// printRows is `print` of a table: [detail | terse] [count-only] [where ...].
 func printRows[T any](c *call, v view, rows []T) error {
-	detail, count := c.args.has("detail"), c.args.has("count-only")
-	if err := c.args.rest("detail", "count-only", "where"); err != nil {
+	list := make([]row, len(rows))
+	for i, r := range rows {
+		list[i] = row{i, fields(r), r}
+	}
+	var zero T
+	return c.print(v, list, fields(zero))
+}
+
+// print shows rows; zero is one without values, for its properties.
+func (c *call) print(v view, rows []row, zero []field) error {
+	detail, count, terse, brief := c.args.has("detail"), c.args.has("count-only"), c.args.has("terse"), c.args.has("brief")
+	c.args.has("without-paging")
+	if err := c.args.rest(printWords...); err != nil {
 		return err
 	}
-	rows, err := where(rows, c.args.conds)
+	rows, err := where(rows, zero, c.args.find)
 	if err != nil {
 		return err
 	}
@@ -179,25 +115,61 @@ func printRows[T any](c *call, v view, rows []T) error {
 	case count:
 		_, err = fmt.Fprintln(c.out, len(rows))
 	case c.json:
-		if rows == nil {
-			rows = []T{}
+		values := []any{}
+		for _, r := range rows {
+			values = append(values, r.value)
 		}
-		err = writeJSON(c.out, rows, "  ")
-	case detail || v.columns == nil:
-		err = c.detail(v, toFields(rows))
+		err = writeJSON(c.out, values, "  ")
+	case terse:
+		err = c.terse(rows)
+	case detail || v.columns == nil && !brief:
+		err = c.detail(v, rows)
 	default:
-		var zero T
-		err = c.table(v, len(flagColumn(fields(zero))), toFields(rows))
+		if v.columns == nil {
+			for _, f := range zero {
+				if f.flag == 0 && len(v.columns) < 5 {
+					v.columns = append(v.columns, f.key)
+				}
+			}
+		}
+		err = c.table(v, len(flagColumn(zero)), rows)
 	}
 	return err
 }
 
-func toFields[T any](rows []T) [][]field {
-	out := make([][]field, len(rows))
-	for i, r := range rows {
-		out[i] = fields(r)
+// terse writes one line per row.
+func (c *call) terse(rows []row) error {
+	var b bytes.Buffer
+	for _, r := range rows {
+		fmt.Fprintf(&b, "%d %s", r.n, flagColumn(r.fields))
+		for _, f := range r.fields {
+			if f.flag == 0 && !f.omit {
+				b.WriteString(" " + f.key + "=" + f.value)
+			}
+		}
+		b.WriteString("\n")
 	}
-	return out
+	_, err := c.out.Write(b.Bytes())
+	return err
+}
+
+// numberWidth is how wide the column of numbers has to be.
+func numberWidth(rows []row) int {
+	n := 1
+	for _, r := range rows {
+		n = max(n, len(strconv.Itoa(r.n)))
+	}
+	return n
+}
+
+// commentOf is the comment of a row, which RouterOS puts on a line of its own.
+func commentOf(fs []field) string {
+	for _, f := range fs {
+		if f.key == "comment" {
+			return f.value
+		}
+	}
+	return ""
 }
 
 func flagColumn(fs []field) string {
@@ -215,20 +187,23 @@ func flagColumn(fs []field) string {
 }
 
 // table writes aligned columns under their names.
-func (c *call) table(v view, flags int, rows [][]field) error {
+func (c *call) table(v view, flags int, rows []row) error {
 	var b bytes.Buffer
 	if v.flags != "" {
 		fmt.Fprintf(&b, "Flags: %s\n", v.flags)
 	}
-	number := len(strconv.Itoa(max(len(rows)-1, 0)))
+	number := numberWidth(rows)
 	widths := make([]int, len(v.columns))
 	cells := make([][]string, len(rows))
 	for j, key := range v.columns {
 		widths[j] = len(key)
-		for i, fs := range rows {
-			k := slices.IndexFunc(fs, func(f field) bool { return f.key == key })
-			cells[i] = append(cells[i], fs[k].value)
-			widths[j] = max(widths[j], utf8.RuneCountInString(fs[k].value))
+		for i, r := range rows {
+			value := ""
+			if k := slices.IndexFunc(r.fields, func(f field) bool { return f.key == key }); k >= 0 {
+				value = r.fields[k].value
+			}
+			cells[i] = append(cells[i], value)
+			widths[j] = max(widths[j], utf8.RuneCountInString(value))
 		}
 	}
 	line := func(n, fl string, cells []string) {
@@ -247,29 +222,41 @@ func (c *call) table(v view, flags int, rows [][]field) error {
 		heads[j] = strings.ToUpper(key)
 	}
 	line("#", "", heads)
-	for i, fs := range rows {
-		line(strconv.Itoa(i), flagColumn(fs), cells[i])
+	for i, r := range rows {
+		n, fl := strconv.Itoa(r.n), flagColumn(r.fields)
+		if comment := commentOf(r.fields); comment != "" {
+			fmt.Fprintf(&b, " %*s", number, n)
+			if v.flags != "" {
+				fmt.Fprintf(&b, " %-*s", flags, fl)
+			}
+			b.WriteString(" ;;; " + comment + "\n")
+			n, fl = "", ""
+		}
+		line(n, fl, cells[i])
 	}
 	_, err := c.out.Write(b.Bytes())
 	return err
 }
 
 // detail writes every property as key=value, broken between properties.
-func (c *call) detail(v view, rows [][]field) error {
+func (c *call) detail(v view, rows []row) error {
 	var b bytes.Buffer
 	if v.flags != "" {
 		fmt.Fprintf(&b, "Flags: %s\n", v.flags)
 	}
-	number := len(strconv.Itoa(max(len(rows)-1, 0)))
-	for i, fs := range rows {
-		head := fmt.Sprintf(" %*d ", number, i)
+	number := numberWidth(rows)
+	for i, r := range rows {
+		head := fmt.Sprintf(" %*d ", number, r.n)
 		if v.flags != "" {
-			head += flagColumn(fs) + " "
+			head += flagColumn(r.fields) + " "
 		}
 		b.WriteString(head)
+		if comment := commentOf(r.fields); comment != "" {
+			b.WriteString(";;; " + comment + "\n" + strings.Repeat(" ", len(head)))
+		}
 		col := len(head)
-		for _, f := range fs {
-			if f.flag != 0 || f.omit {
+		for _, f := range r.fields {
+			if f.flag != 0 || f.omit || f.key == "comment" {
 				continue
 			}
 			s := f.key + "=" + f.value
@@ -299,17 +286,22 @@ func (c *call) detail(v view, rows [][]field) error {
 }
 
 // printOne is `print` of a menu that is one object: right-aligned names, as RouterOS has it.
-func printOne[T any](c *call, row T) error {
+func printOne[T any](c *call, value T) error {
+	return c.printSingle(row{fields: fields(value), value: value})
+}
+
+func (c *call) printSingle(r row) error {
+	c.args.has("detail")
 	if err := c.args.rest(); err != nil {
 		return err
 	}
-	if len(c.args.conds) > 0 {
+	if c.args.found {
 		return usagef("there is only one, so there is nothing to choose with where")
 	}
 	if c.json {
-		return writeJSON(c.out, []T{row}, "  ")
+		return writeJSON(c.out, []any{r.value}, "  ")
 	}
-	return c.lines(fields(row))
+	return c.lines(r.fields)
 }
 
 func (c *call) lines(fs []field) error {

@@ -27,6 +27,13 @@ type Source interface {
 	Resource() Resource
 	Routerboard() Routerboard
 	Log() *logring.Ring
+	// ReadFile is the file that the configuration came from, as it is now.
+	ReadFile() ([]byte, error)
+	// Change puts another text of the configuration in force and into the file: all of it, or nothing and an error. base is
+	// what the file held when the change began.
+	Change(ctx context.Context, base, text []byte) error
+	// Traffic counts what went through an interface.
+	Traffic(name string) (Traffic, error)
 	// Act does what a command asks for, and returns when it has been done or refused.
 	Act(context.Context, Action) error
 }
@@ -37,6 +44,7 @@ type Action struct {
 	// SessionID is of the ActiveRow that Disconnect is about, and User its name.
 	SessionID uint32
 	User      string
+	Text      string // of Note
 }
 
 // Verb names an Action.
@@ -44,14 +52,27 @@ type Verb uint8
 
 const (
 	Disconnect Verb = iota + 1 // `/ppp active remove`
+	Note                       // `:log info "..."`
+	Reboot                     // `/system reboot`
+	Shutdown                   // `/system shutdown`
 )
 
 func (v Verb) String() string {
-	if v == Disconnect {
+	switch v {
+	case Disconnect:
 		return "disconnect"
+	case Note:
+		return "note"
+	case Reboot:
+		return "reboot"
+	case Shutdown:
+		return "shutdown"
 	}
 	return "nothing"
 }
+
+// Traffic counts what an interface has received and sent since it was made.
+type Traffic struct{ RxBytes, RxPackets, TxBytes, TxPackets uint64 }
 
 // Span is a duration as RouterOS writes it: "1w2d3h4m5s".
 type Span time.Duration
@@ -243,6 +264,8 @@ type Resource struct {
 	DataPath     string `json:"data-path"`     // what `auto` came to: "xfrm+kernel+kernel"
 	CryptoEngine string `json:"crypto-engine"` // what does ESP
 	LogDropped   uint64 `json:"log-lines-dropped"`
+
+	Now time.Time `json:"-"` // the daemon's clock
 }
 
 // Routerboard is what the board says of itself; what it does not say is empty.

@@ -6,23 +6,27 @@ import (
 	"io"
 	"slices"
 	"strings"
-
-	"culvert/cmd/culvert/internal/config"
 )
 
 // menu is one level of the tree.
 type menu struct {
 	name, about string
 	path        string // "/ppp active"
+	parent      *menu
 	menus       []*menu
 	commands    []*command
+	foreign     string  // why this menu of RouterOS's is not ours; empty for ours
+	object      *object // what of the configuration it shows and changes, if any
 }
 
 // command is a verb of a menu.
 type command struct {
 	name, about string
 	run         func(context.Context, *call) error
-	later       bool // documented, but not in this version
+	writes      bool   // refused to users who may only read
+	edits       bool   // changes the configuration
+	ask         string // what a person is asked first
+	words       []string
 }
 
 // root is the whole tree. It never changes after the package is initialised.
@@ -32,33 +36,65 @@ func init() {
 	root = &menu{about: "Culvert", menus: []*menu{menuInterface, menuIP, menuLog, menuPPP, menuSystem},
 		commands: []*command{
 			{name: "help", about: "what there is; ? explains a menu", run: func(_ context.Context, c *call) error { return wholeTree(c) }},
-			later("export", "the configuration as commands"),
-			later("import", "commands from a file"),
+			{name: "export", about: "the configuration as commands", words: []string{"show-sensitive", "verbose"}, run: export},
+			{name: "import", about: "commands from a file of the router", writes: true, run: importFile},
 		}}
-	root.setPaths("")
+	plantObjects()
+	plantForeign()
+	root.setPaths()
 }
 
-func (m *menu) setPaths(parent string) {
+func (m *menu) setPaths() {
 	for _, sub := range m.menus {
-		sub.path = strings.TrimSpace(parent + " " + sub.name)
-		sub.setPaths(sub.path)
-		sub.path = "/" + sub.path
+		sub.parent = m
+		sub.path = strings.TrimSuffix("/"+strings.TrimPrefix(m.path+" "+sub.name, " "), " ")
+		sub.path = strings.Replace(sub.path, "//", "/", 1)
+		sub.setPaths()
 	}
 }
 
-// later is a documented command that this version does not have.
-func later(name, about string) *command {
-	return &command{name: name, about: about + " (not in this version)", later: true, run: func(context.Context, *call) error {
-		return fmt.Errorf("%s is not supported by this version yet: change %s and send the daemon SIGHUP", name, config.DefaultPath)
-	}}
+// make finds a menu by its path, "ppp secret", and plants what is missing of it.
+func (m *menu) make(path string) *menu {
+	for _, name := range strings.Fields(path) {
+		i := slices.IndexFunc(m.menus, func(x *menu) bool { return x.name == name })
+		if i < 0 {
+			m.menus = append(m.menus, &menu{name: name})
+			i = len(m.menus) - 1
+		}
+		m = m.menus[i]
+	}
+	return m
 }
 
-func edits(names ...string) []*command {
-	var out []*command
-	for _, n := range names {
-		out = append(out, later(n, "change the configuration"))
+// menuAt finds a menu by its path; the root, if it is none.
+func menuAt(path string) *menu {
+	m := root
+	for _, name := range strings.Fields(strings.TrimPrefix(path, "/")) {
+		i := slices.IndexFunc(m.menus, func(x *menu) bool { return x.name == name })
+		if i < 0 {
+			return root
+		}
+		m = m.menus[i]
 	}
-	return out
+	return m
+}
+
+func menuName(m *menu) string { return m.name }
+
+// sub finds a menu below: ours before those that are not, which therefore take no abbreviation away.
+func (m *menu) sub(name string) *menu {
+	for _, foreign := range []bool{false, true} {
+		var list []*menu
+		for _, x := range m.menus {
+			if (x.foreign != "") == foreign {
+				list = append(list, x)
+			}
+		}
+		if x := pick(list, name, menuName); x != nil {
+			return x
+		}
+	}
+	return nil
 }
 
 // resolve walks from a menu along the words; names may be abbreviated while they stay unique, and slashes may take the
@@ -79,8 +115,17 @@ func resolve(m *menu, toks []token) (*menu, *command, []token, error) {
 			}
 			// `print?` explains too.
 			part = strings.TrimSuffix(part, "?")
-			if sub := pick(m.menus, part, func(m *menu) string { return m.name }); sub != nil {
+			if part == ".." {
+				if m.parent != nil {
+					m = m.parent
+				}
+				continue
+			}
+			if sub := m.sub(part); sub != nil {
 				m = sub
+				if m.foreign != "" {
+					return nil, nil, nil, &NotOursError{What: m.path, Why: m.foreign}
+				}
 				continue
 			}
 			if cmd := pick(m.commands, part, func(c *command) string { return c.name }); cmd != nil && i == len(parts)-1 {
@@ -117,7 +162,9 @@ func pick[T any](list []*T, name string, nameOf func(*T) string) *T {
 func (m *menu) names() []string {
 	var names []string
 	for _, s := range m.menus {
-		names = append(names, s.name)
+		if s.foreign == "" {
+			names = append(names, s.name)
+		}
 	}
 	for _, c := range m.commands {
 		names = append(names, c.name)
@@ -155,6 +202,9 @@ func (m *menu) unknown(word string) error {
 func find(m *menu, name string) []string {
 	var out []string
 	for _, s := range m.menus {
+		if s.foreign != "" {
+			continue
+		}
 		if s.name == name {
 			out = append(out, s.path)
 		}
@@ -213,7 +263,9 @@ func (m *menu) help(out io.Writer) {
 	type line struct{ name, about string }
 	var lines []line
 	for _, s := range m.menus {
-		lines = append(lines, line{s.name, s.about + " ..."})
+		if s.foreign == "" {
+			lines = append(lines, line{s.name, s.about + " ..."})
+		}
 	}
 	for _, c := range m.commands {
 		lines = append(lines, line{c.name, c.about})
@@ -235,9 +287,7 @@ func wholeTree(c *call) error {
 	walk = func(m *menu) {
 		var names []string
 		for _, x := range m.commands {
-			if !x.later {
-				names = append(names, x.name)
-			}
+			names = append(names, x.name)
 		}
 		if len(names) > 0 && m.path != "" {
 			fmt.Fprintf(c.out, "%-32s %s\n", m.path, strings.Join(names, " | "))
@@ -248,8 +298,9 @@ func wholeTree(c *call) error {
 	}
 	walk(root)
 	_, err := io.WriteString(c.out, `
-print takes: detail, count-only, where NAME=VALUE, where NAME~"PATTERN"
-Names may be shortened while they are unique. A ? after a menu explains it.
+print takes: detail, terse, count-only, show-sensitive, where NAME=VALUE, where NAME~"PATTERN" and (x or !y)
+set, remove, enable, disable and comment take names, numbers of print, or [find NAME=VALUE]
+/export and /import FILE; Names may be shortened while they are unique. A ? after a menu explains it.
 `)
 	return err
 }
