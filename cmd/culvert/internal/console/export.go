@@ -93,7 +93,7 @@ func (o *object) exportAll(c *config.Collection, reveal, verbose bool, written m
 		case o.noAdd != "":
 		default:
 			if _, ok := o.added["disabled"]; ok && t.Key("disabled").Value == nil {
-				l += " disabled=no"
+				l = " disabled=no" + l
 			}
 			lines = append(lines, "add "+o.idName()+"="+word(t.Name())+l)
 		}

@@ -66,7 +66,7 @@ add name=l2tp-out1 disabled=no connect-to=vpn.example.com@red user=user1 \
 add name=l2tp-ether1 disabled=yes connect-to=198.51.100.7 \
     l2tp-proto-version=l2tpv3-ip cookie-length=8 digest-hash=none circuit-id=a \
     bridge=br-lan use-ipsec=no
-add name=l2tp-ether2 unmanaged-mode=yes connect-to=2001:db8::7 \
+add name=l2tp-ether2 disabled=no unmanaged-mode=yes connect-to=2001:db8::7 \
     mac-address=02:00:00:00:00:01 local-address=2001:db8::1 local-tunnel-id=1 \
     remote-tunnel-id=2 local-session-id=3 remote-session-id=4 \
-    send-cookie=01020304 peer-cookie=0102030405060708 disabled=no
+    send-cookie=01020304 peer-cookie=0102030405060708
