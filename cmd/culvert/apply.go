@@ -2,6 +2,7 @@ package main
 
 import (
 	"reflect"
+	"slices"
 	"time"
 
 	"culvert/cmd/culvert/internal/config"
@@ -12,12 +13,21 @@ import (
 func (d *daemon) apply(now time.Time, cfg *config.Config) {
 	log := d.logger("system")
 	old := d.cfg
-	if why := needsRestart(old, cfg); why != "" {
-		log.Error("configuration not changed: restart culvert to change this", "key", why)
+	why, err := d.needsRestart(cfg)
+	if err != nil {
+		log.Error("configuration not changed", "error", err)
 		return
 	}
+	if why != "" {
+		log.Warn("culvert begins anew to put this in force", "key", why)
+		d.newest = cfg
+		return
+	}
+	d.newest = nil
 	for _, w := range cfg.Warnings {
-		log.Warn(w.String())
+		if !slices.ContainsFunc(old.Warnings, func(o config.Problem) bool { return o.Key == w.Key && o.Text == w.Text }) {
+			log.Warn(w.String())
+		}
 	}
 	d.cfg = cfg
 	d.bans.lift()
@@ -44,8 +54,26 @@ func (d *daemon) apply(now time.Time, cfg *config.Config) {
 	log.Info("configuration read", "file", d.file)
 }
 
-// needsRestart names the first setting that cannot change in a running daemon.
-func needsRestart(old, cfg *config.Config) string {
+// needsRestart names the first setting that cannot change in a running daemon, which would have to begin anew. The error
+// is of a configuration that it could not begin with.
+func (d *daemon) needsRestart(cfg *config.Config) (key string, err error) {
+	key = restartKey(d.cfg, cfg)
+	if key == "" && usesIPsec(d.cfg) == usesIPsec(cfg) && (d.noPath == nil || !busy(cfg)) {
+		return "", nil
+	}
+	path, _, err := probeMachine().choose(cfg.System.DataPath, usesIPsec(cfg))
+	switch {
+	case !busy(cfg):
+		return key, nil
+	case err != nil:
+		return "", err
+	case key == "" && (d.noPath != nil || path != d.path):
+		return "system.data-path", nil
+	}
+	return key, nil
+}
+
+func restartKey(old, cfg *config.Config) string {
 	switch {
 	case old.Server.Enabled != cfg.Server.Enabled:
 		return "l2tp.server.enabled"

@@ -84,10 +84,27 @@ type daemon struct {
 	chassis  *chassis
 	estate   *estate
 	stopping stopping
+
+	socket   string         // of the console
+	noPath   error          // why nothing can be moved, while nothing has to be
+	newest   *config.Config // that waits for the daemon to begin anew
+	changing sync.Mutex     // of the file, by the console
+	ending   ending         // of the process
 }
 
 // runDaemon is the command: it returns when the daemon has said goodbye to everybody.
 func runDaemon(ctx context.Context, c *invocation) int {
+	var d daemon
+	code := d.live(ctx, c)
+	if err := d.end(); err != nil {
+		fmt.Fprintln(c.stderr, err)
+		return exitFailed
+	}
+	return code
+}
+
+// live is from the first look at the configuration to the last goodbye.
+func (d *daemon) live(ctx context.Context, c *invocation) int {
 	cfg, err := config.Load(c.config)
 	if err != nil {
 		fmt.Fprintln(c.stderr, err)
@@ -105,27 +122,25 @@ func runDaemon(ctx context.Context, c *invocation) int {
 	}()
 	workCtx, stopWork := context.WithCancel(context.Background())
 	defer stopWork()
-	d := &daemon{
-		file:     c.config,
-		cfg:      cfg,
-		logs:     logs,
-		book:     explain.New(),
-		rand:     rand.Reader,
-		started:  time.Now(),
-		loop:     newLoop(),
-		dh:       newWorkers(workCtx, runtime.GOMAXPROCS(0), 64),
-		clients:  make(map[ipsec.Mark]*client),
-		sessions: make(map[sessionKey]*session),
-		dialers:  make(map[string]*dialer),
-		dns:      findResolvConf(resolvFiles),
-	}
+	d.file, d.socket = c.config, c.socket
+	d.cfg = cfg
+	d.logs = logs
+	d.book = explain.New()
+	d.rand = rand.Reader
+	d.started = time.Now()
+	d.loop = newLoop()
+	d.dh = newWorkers(workCtx, runtime.GOMAXPROCS(0), 64)
+	d.clients = make(map[ipsec.Mark]*client)
+	d.sessions = make(map[sessionKey]*session)
+	d.dialers = make(map[string]*dialer)
+	d.dns = findResolvConf(resolvFiles)
 	log := d.logger("system")
 	d.bans = newBans(log, d.connected)
 	for _, w := range cfg.Warnings {
 		log.Warn(w.String())
 	}
 	// The console's socket comes first: it is what keeps a second daemon from touching anything of the first one's.
-	server, err := control.Listen(c.socket, d.explained(d.console()), d.logger("console"))
+	server, err := control.Listen(c.socket, d.explained(d.serveConsole()), d.logger("console"))
 	if err != nil {
 		log.Error("not started", "error", err)
 		return exitFailed
@@ -173,11 +188,14 @@ func (d *daemon) logger(topic string) *slog.Logger {
 
 // open takes hold of the kernel and makes the engines, in the order in which an arriving packet meets them.
 func (d *daemon) open() error {
-	if !d.cfg.Network.Managed && !d.cfg.Server.Enabled && len(d.cfg.Clients) == 0 { // a disabled client can be enabled
-		return fmt.Errorf("%s: nothing to do: set enabled = true in [l2tp.server], or write an [l2tp.client.NAME]", d.file)
-	}
 	if err := d.choosePath(); err != nil {
-		return err
+		if busy(d.cfg) {
+			return err
+		}
+		d.noPath = err // a router that is new is configured on its console first
+	}
+	if !busy(d.cfg) {
+		d.logger("system").Warn("nothing to do yet: set enabled = true in [l2tp.server], or write an [l2tp.client.NAME]", "file", d.file)
 	}
 	d.mask = d.markMask()
 	if d.path.l2tp == inUserspace {
@@ -406,5 +424,7 @@ func (d *daemon) reload(now time.Time) {
 		log.Error("configuration not changed", "error", err)
 		return
 	}
-	d.apply(now, cfg)
+	if d.apply(now, cfg); d.newest == cfg {
+		d.endWith(now, restart)
+	}
 }

@@ -16,16 +16,16 @@ const explainCommand = "/ip ipsec explain "
 
 // explained is the control socket's handler with explain in front of the console.
 func (d *daemon) explained(next control.Handler) control.Handler {
-	return func(ctx context.Context, command string, json bool, out io.Writer) error {
-		who, ok := strings.CutPrefix(strings.Join(strings.Fields(command), " ")+" ", explainCommand)
-		if !ok {
-			return next(ctx, command, json, out)
+	return func(ctx context.Context, r *control.Request, out io.Writer) error {
+		who, ok := strings.CutPrefix(strings.Join(strings.Fields(r.Command), " ")+" ", explainCommand)
+		if !ok || r.Verb != control.Execute {
+			return next(ctx, r, out)
 		}
 		who = strings.Trim(strings.TrimSpace(who), `"`)
 		if who == "" {
 			return &control.CommandError{Exit: exitUsage, Text: "of whom? " + explainCommand + "ADDRESS or USER"}
 		}
-		return d.book.Print(out, who, json, logring.Escape)
+		return d.book.Print(out, who, r.JSON, logring.Escape)
 	}
 }
 

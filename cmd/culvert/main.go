@@ -52,6 +52,8 @@ type invocation struct {
 	execute        string
 	who            string
 	json           bool
+	tty            string
+	baud           int
 	demo           demo.Options
 	measure        bool
 	stdin          io.Reader
@@ -62,7 +64,7 @@ func commands() []command {
 	return []command{
 		{"run", "[-c FILE]", "the daemon, in the foreground; SIGHUP re-reads FILE, SIGTERM says goodbye to every peer", runDaemon},
 		{"check", "[-c FILE]", "every mistake in FILE with file, line and key; exit status 1 if there is one", runCheck},
-		{"console", "[-e COMMAND] [--json]", "RouterOS-like console of the running daemon", runConsole},
+		{"console", "[-e COMMAND] [--json] [-tty DEVICE]", "RouterOS-like console of the running daemon, here or on a serial line", runConsole},
 		{"explain", "ADDRESS|USER [--json]", "why a client is not connected: what it did, and the cause in one sentence", runExplain},
 		{"demo", "", "a server and a client in network namespaces of this machine, traffic through the tunnel, what was seen", runDemo},
 		{"cert", "ca|server|client|revoke|show", "makes certificates for servers and clients; see culvert cert help", nil},
@@ -108,6 +110,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		if c.name == "console" {
 			inv.flags.StringVar(&inv.execute, "e", "", "run one `COMMAND` and exit")
 			inv.flags.BoolVar(&inv.json, "json", false, "answer in JSON, with -e")
+			inv.flags.StringVar(&inv.tty, "tty", "", "ask for a login on the serial line `DEVICE`")
+			inv.flags.IntVar(&inv.baud, "baud", 0, "its `SPEED`; 0 leaves the one it has")
 		}
 		if c.name == "demo" {
 			inv.flags.StringVar(&inv.demo.DataPath, "data-path", "userspace", "who moves the packets at both ends: auto, kernel or userspace (`WHO`)")

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"runtime"
 	"slices"
@@ -16,7 +15,6 @@ import (
 
 	"culvert/cmd/culvert/internal/config"
 	"culvert/cmd/culvert/internal/console"
-	"culvert/cmd/culvert/internal/control"
 	"culvert/cmd/culvert/internal/logring"
 	"culvert/ipsec"
 	"culvert/ipsec/ikev1"
@@ -31,18 +29,11 @@ type source struct {
 	ctx context.Context
 }
 
-// console is what the control socket answers with.
-func (d *daemon) console() control.Handler {
-	return func(ctx context.Context, command string, json bool, out io.Writer) error {
-		return console.New(source{d, ctx}).Execute(ctx, command, json, out)
-	}
-}
-
 func (s source) on(f func(now time.Time)) { s.d.loop.call(s.ctx, f) }
 
 func (s source) Config() (cfg *config.Config) {
 	cfg = new(config.Config) // should the loop be gone
-	s.on(func(time.Time) { cfg = s.d.cfg })
+	s.on(func(time.Time) { cfg = cmp.Or(s.d.newest, s.d.cfg) })
 	return cfg
 }
 
@@ -279,7 +270,7 @@ func (s source) Resource() console.Resource {
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
 	r := console.Resource{
-		Uptime: console.Span(time.Since(s.d.started)), Version: buildVersion(), ProcessHeap: mem.Sys, CPUCount: runtime.NumCPU(),
+		Now: time.Now(), Uptime: console.Span(time.Since(s.d.started)), Version: buildVersion(), ProcessHeap: mem.Sys, CPUCount: runtime.NumCPU(),
 		Architecture: runtime.GOARCH, Platform: "culvert", DataPath: s.d.dataPath(), CryptoEngine: s.d.cryptoEngine(), LogDropped: s.d.logs.Dropped(),
 	}
 	var info unix.Sysinfo_t
@@ -297,9 +288,20 @@ func (s source) Resource() console.Resource {
 	return r
 }
 
-// Act disconnects a user, and returns when the interface is gone.
+// Act does what a command asks for. A user's disconnection is over when the interface is gone.
 func (s source) Act(ctx context.Context, a console.Action) error {
-	if a.Verb != console.Disconnect {
+	switch a.Verb {
+	case console.Note:
+		s.d.logger("system").Info("said on the console", "text", a.Text)
+		return nil
+	case console.Reboot:
+		s.on(func(now time.Time) { s.d.endWith(now, reboot) })
+		return nil
+	case console.Shutdown:
+		s.on(func(now time.Time) { s.d.endWith(now, powerOff) })
+		return nil
+	case console.Disconnect:
+	default:
 		return fmt.Errorf("%s: not an action", a.Verb)
 	}
 	gone := errors.New("no such session any more")

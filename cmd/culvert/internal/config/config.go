@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 
@@ -101,27 +100,9 @@ type Server struct {
 
 // Load reads and checks one file. The error is an *Error when the file was read and is wrong.
 func Load(path string) (*Config, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("%w: write one, or name another with -c", err)
-		}
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
+	data, info, err := readFile(path)
 	if err != nil {
 		return nil, err
-	}
-	if info.IsDir() {
-		return nil, fmt.Errorf("%s is a directory, not a configuration file", path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s is larger than %d octets: this cannot be the configuration", path, maxFile)
 	}
 	r := newReader(path, data)
 	c := r.parse(data)

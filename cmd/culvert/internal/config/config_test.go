@@ -177,7 +177,6 @@ func TestFull(t *testing.T) {
 		got = append(got, w.Severity.String()+" "+w.Key)
 	}
 	want := []string{
-		"unsupported user",
 		"unsupported ppp.profile.staff.remote-ipv6-prefix-pool", "unsupported ppp.profile.staff.rate-limit",
 		"unsupported ppp.profile.staff.bridge",
 		"unsupported radius",

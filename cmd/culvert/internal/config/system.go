@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"culvert/cmd/culvert/internal/crypt"
 	"culvert/cmd/culvert/internal/logring"
 )
 
@@ -31,8 +32,12 @@ func (r *reader) system(root *table, c *Config) {
 	c.Users = map[string]User{}
 	root.sub("user").each("user", func(name string, t *table) {
 		u := User{Name: name}
-		if t.secret("password-hash", &u.PasswordHash) && u.PasswordHash != "" && !strings.HasPrefix(u.PasswordHash, "$") {
-			t.fail("password-hash", "not a crypt(3) hash such as $6$...: a password itself does not belong here (make a hash with `openssl passwd -6`)")
+		if t.secret("password-hash", &u.PasswordHash) && u.PasswordHash != "" {
+			if !strings.HasPrefix(u.PasswordHash, "$") {
+				t.fail("password-hash", "not a crypt(3) hash such as $6$...: a password itself does not belong here (make a hash with `openssl passwd -6`)")
+			} else if err := crypt.Supported(u.PasswordHash); err != nil {
+				t.fail("password-hash", "%s", err)
+			}
 		}
 		t.str("comment", new(string))
 		choice(t, "group", &u.ReadOnly, []string{"full", "read"}, false, true)
@@ -41,10 +46,6 @@ func (r *reader) system(root *table, c *Config) {
 		}
 		c.Users[name] = u
 	})
-	if len(c.Users) > 0 {
-		root.unsupported("user", featureLogins)
-	}
-
 	c.Log = logring.DefaultConfig()
 	t = root.sub("log")
 	var topics []string

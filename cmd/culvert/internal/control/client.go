@@ -17,6 +17,8 @@ import (
 type CommandError struct {
 	Exit int
 	Text string
+	// Ask is a question; the command is carried out when it is sent again as Confirmed.
+	Ask string
 }
 
 func (e *CommandError) Error() string { return e.Text }
@@ -27,8 +29,22 @@ func (e *CommandError) ExitCode() int { return e.Exit }
 // Run has the daemon at path carry out one command, copying its output to stdout as it comes. The error is a *CommandError
 // when the daemon refused the command, and something else when it could not be reached; exit fits either.
 func Run(ctx context.Context, path, command string, json bool, stdout io.Writer) (exit int, err error) {
+	return Do(ctx, path, &Request{Command: command, JSON: json}, stdout)
+}
+
+// Do is Run for a session: r gets the menu that was entered, and the router's name. A daemon that is about to begin anew
+// is waited for.
+func Do(ctx context.Context, path string, r *Request, stdout io.Writer) (exit int, err error) {
 	d := net.Dialer{Timeout: dialWait}
 	conn, err := d.DialContext(ctx, "unix", path)
+	for err != nil && (errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)) && restarting(path) {
+		select {
+		case <-time.After(100 * time.Millisecond):
+			conn, err = d.DialContext(ctx, "unix", path)
+		case <-ctx.Done():
+			return ExitFailed, ctx.Err()
+		}
+	}
 	if err != nil {
 		switch {
 		case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
@@ -41,15 +57,27 @@ func Run(ctx context.Context, path, command string, json bool, stdout io.Writer)
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	exit, err = exchange(conn, command, json, stdout)
+	exit, err = exchange(conn, r, stdout)
 	if err != nil && ctx.Err() != nil {
 		return ExitFailed, ctx.Err()
 	}
 	return exit, err
 }
 
-func exchange(conn net.Conn, command string, asJSON bool, stdout io.Writer) (int, error) {
-	b, err := json.Marshal(request{Command: command, JSON: asJSON})
+// restartMark is beside the socket while a daemon gives way to the next run of itself.
+func restartMark(path string) string { return path + ".restart" }
+
+// restarting says whether the daemon will be back in a moment.
+func restarting(path string) bool {
+	info, err := os.Stat(restartMark(path))
+	return err == nil && time.Since(info.ModTime()).Abs() < restartWait
+}
+
+// Restarting tells clients to wait: the daemon is about to begin anew. Listen takes it back.
+func Restarting(path string) error { return os.WriteFile(restartMark(path), nil, 0o600) }
+
+func exchange(conn net.Conn, r *Request, stdout io.Writer) (int, error) {
+	b, err := json.Marshal(r)
 	if err != nil {
 		return ExitFailed, err
 	}
@@ -74,9 +102,11 @@ func exchange(conn net.Conn, command string, asJSON bool, stdout io.Writer) (int
 		if a.Exit == nil {
 			continue
 		}
+		r.Identity = a.Identity
 		if a.Error != "" || *a.Exit != ExitDone {
-			return *a.Exit, &CommandError{Exit: *a.Exit, Text: a.Error}
+			return *a.Exit, &CommandError{Exit: *a.Exit, Text: a.Error, Ask: a.Ask}
 		}
+		r.At = a.At
 		return ExitDone, nil
 	}
 	if err := scan.Err(); err != nil {

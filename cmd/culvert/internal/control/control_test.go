@@ -18,6 +18,11 @@ import (
 	"unicode/utf8"
 )
 
+type question struct{}
+
+func (question) Error() string { return "sure?" }
+func (question) Ask() string   { return "sure?" }
+
 type usage struct{}
 
 func (usage) Error() string { return "wrong" }
@@ -41,8 +46,16 @@ func start(t *testing.T, h Handler) *Server {
 	return s
 }
 
-func echo(ctx context.Context, command string, json bool, out io.Writer) error {
-	switch command {
+func echo(ctx context.Context, r *Request, out io.Writer) error {
+	switch r.Command {
+	case "enter":
+		r.At, r.Identity = r.At+" deeper", "office"
+		return nil
+	case "ask":
+		if !r.Confirmed {
+			return question{}
+		}
+		return nil
 	case "fail":
 		return errors.New("no \x1b good")
 	case "usage":
@@ -65,7 +78,7 @@ func echo(ctx context.Context, command string, json bool, out io.Writer) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	fmt.Fprintf(out, "%q %v\n", command, json)
+	fmt.Fprintf(out, "%q %v\n", r.Command, r.JSON)
 	return nil
 }
 
@@ -110,8 +123,8 @@ func TestModes(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	ended := make(chan error, 1)
-	s := start(t, func(ctx context.Context, command string, json bool, out io.Writer) error {
-		err := echo(ctx, command, json, out)
+	s := start(t, func(ctx context.Context, r *Request, out io.Writer) error {
+		err := echo(ctx, r, out)
 		ended <- err
 		return err
 	})
@@ -305,4 +318,50 @@ func FuzzFrames(f *testing.F) {
 			t.Fatalf("%q", s)
 		}
 	})
+}
+
+// A session moves from menu to menu, and answers questions.
+func TestSession(t *testing.T) {
+	s := start(t, echo)
+	r := &Request{Command: "enter", Session: true, At: "/ppp"}
+	if exit, err := Do(t.Context(), s.path, r, io.Discard); exit != ExitDone || err != nil || r.At != "/ppp deeper" || r.Identity != "office" {
+		t.Errorf("%d %v %+v", exit, err, r)
+	}
+	r.Command = "ask"
+	var refused *CommandError
+	if _, err := Do(t.Context(), s.path, r, io.Discard); !errors.As(err, &refused) || refused.Ask != "sure?" || r.At != "/ppp deeper" {
+		t.Errorf("%v %+v", err, r)
+	}
+	r.Confirmed = true
+	if _, err := Do(t.Context(), s.path, r, io.Discard); err != nil {
+		t.Error(err)
+	}
+}
+
+// A daemon that begins anew is waited for, one that is gone is not.
+func TestRestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.sock")
+	if _, err := Run(t.Context(), path, "x", false, io.Discard); err == nil {
+		t.Fatal("nobody answered")
+	}
+	if err := Restarting(path); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := Run(context.Background(), path, "x", false, io.Discard)
+		done <- err
+	}()
+	s, err := Listen(path, echo, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.Serve(context.Background())
+	defer s.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if restarting(path) {
+		t.Error("the mark is still there")
+	}
 }

@@ -27,19 +27,78 @@ const (
 	idleWait    = 5 * time.Minute  // for further ones
 	writeWait   = 10 * time.Second // for a peer that does not read
 	dialWait    = 5 * time.Second
-	maxSessions = 16 // connections at a time
+	restartWait = 20 * time.Second // for a daemon that begins anew
+	maxSessions = 16               // connections at a time
 )
 
-type request struct {
+// Request is a command, and what the session remembers that it is part of.
+type Request struct {
 	Command string `json:"command"`
 	JSON    bool   `json:"json,omitempty"`
+	// Verb is what is to be done with Command; nothing: carry it out.
+	Verb Verb `json:"verb,omitempty"`
+	// Session, Confirmed, ReadOnly and Redraw are as the console has them.
+	Session   bool `json:"session,omitempty"`
+	Confirmed bool `json:"confirmed,omitempty"`
+	ReadOnly  bool `json:"read-only,omitempty"`
+	Redraw    bool `json:"redraw,omitempty"`
+	// Width is the terminal's, in columns.
+	Width int `json:"width,omitempty"`
+	// User and Password are of Login and FirstUser.
+	User     string `json:"user,omitempty"`
+	Password string `json:"password,omitempty"`
+	// At is the menu of the session; the answer brings the one that was entered.
+	At string `json:"at,omitempty"`
+	// Identity is the router's name, which the answer brings.
+	Identity string `json:"-"`
+}
+
+// Verb is what a request wants.
+type Verb string
+
+const (
+	Execute   Verb = ""
+	Complete  Verb = "complete"   // what could follow Command; the output is JSON
+	Hello     Verb = "hello"      // who this is, and whether there are users; the output is JSON
+	Login     Verb = "login"      // is it User's Password; the output is JSON
+	FirstUser Verb = "first-user" // make User with Password, where there is no user yet
+)
+
+// Greeting is the daemon's answer to Hello.
+type Greeting struct {
+	Identity string `json:"identity"`
+	Version  string `json:"version"`
+	Users    int    `json:"users"`
+}
+
+// Admission is the daemon's answer to a login that is right.
+type Admission struct {
+	ReadOnly bool `json:"read-only"`
+}
+
+// Completion is what could follow what has been typed.
+type Completion struct {
+	// Typed is how many octets at the end of the text each word begins with.
+	Typed int    `json:"typed"`
+	Words []Word `json:"words"`
+}
+
+// Word is one way to go on.
+type Word struct {
+	Text  string `json:"text"`
+	About string `json:"about,omitempty"`
+	// End is what follows the word when it is the only one: a blank, or nothing after `name=`.
+	End string `json:"end,omitempty"`
 }
 
 // answer is a line of output when Exit is nil, and the last line otherwise.
 type answer struct {
-	Output string `json:"output,omitempty"`
-	Exit   *int   `json:"exit,omitempty"`
-	Error  string `json:"error,omitempty"`
+	Output   string `json:"output,omitempty"`
+	Exit     *int   `json:"exit,omitempty"`
+	Error    string `json:"error,omitempty"`
+	Ask      string `json:"ask,omitempty"` // the command waits for a yes
+	At       string `json:"at,omitempty"`
+	Identity string `json:"identity,omitempty"`
 }
 
 func writeAnswer(c net.Conn, a answer) error {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,9 +20,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Handler carries out one command; what it writes reaches the peer at once. ctx ends when the peer goes away or the server
-// closes. An error that has an ExitCode() int chooses the exit status, any other is ExitFailed.
-type Handler func(ctx context.Context, command string, json bool, out io.Writer) error
+// Handler carries out one request; what it writes reaches the peer at once, and At and Identity of the request when it is
+// done. ctx ends when the peer goes away or the server closes. An error that has an ExitCode() int chooses the exit status,
+// any other is ExitFailed; one that has an Ask() string is a question.
+type Handler func(ctx context.Context, r *Request, out io.Writer) error
 
 // Server listens on a control socket.
 type Server struct {
@@ -68,6 +70,7 @@ func Listen(path string, h Handler, log *slog.Logger) (*Server, error) {
 		lock.Close()
 		return nil, err
 	}
+	os.Remove(restartMark(path))
 	s.lock, s.handler, s.log = lock, h, log
 	own := uint32(os.Geteuid())
 	s.allowed = func(uid uint32) bool { return uid == 0 || uid == own }
@@ -220,7 +223,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 			writeAnswer(conn, answer{Exit: &exit, Error: l.bad})
 			continue // it was the last
 		}
-		if !s.run(ctx, conn, l.request) {
+		if !s.run(ctx, conn, &l.Request) {
 			conn.Close()
 			cancel()
 			for range lines {
@@ -233,7 +236,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 
 // line is a request, or what is wrong with it.
 type line struct {
-	request
+	Request
 	bad string
 }
 
@@ -252,7 +255,7 @@ func read(ctx context.Context, conn net.Conn, lines chan<- line) {
 	scan.Buffer(make([]byte, 0, 1024), maxRequest)
 	for scan.Scan() {
 		var l line
-		if json.Unmarshal(scan.Bytes(), &l.request) != nil {
+		if json.Unmarshal(scan.Bytes(), &l.Request) != nil {
 			l.bad = `not a request: send {"command": "/ppp active print"} on one line`
 		}
 		if !pass(l) {
@@ -265,7 +268,7 @@ func read(ctx context.Context, conn net.Conn, lines chan<- line) {
 }
 
 // run carries out one request and says whether the peer is still there.
-func (s *Server) run(ctx context.Context, conn net.Conn, r request) bool {
+func (s *Server) run(ctx context.Context, conn net.Conn, r *Request) bool {
 	out := &frames{conn: conn}
 	err := s.handle(ctx, r, out)
 	out.flush()
@@ -273,12 +276,16 @@ func (s *Server) run(ctx context.Context, conn net.Conn, r request) bool {
 		return false
 	}
 	exit := ExitDone
-	last := answer{Exit: &exit}
+	last := answer{Exit: &exit, At: r.At, Identity: r.Identity}
 	if err != nil {
 		exit = ExitFailed
 		var coded interface{ ExitCode() int }
 		if errors.As(err, &coded) {
 			exit = coded.ExitCode()
+		}
+		var question interface{ Ask() string }
+		if errors.As(err, &question) {
+			last.Ask = question.Ask()
 		}
 		last.Error = strings.ToValidUTF8(err.Error(), "?")
 	}
@@ -286,12 +293,12 @@ func (s *Server) run(ctx context.Context, conn net.Conn, r request) bool {
 }
 
 // handle keeps a bug in a command from taking the tunnels of everybody down.
-func (s *Server) handle(ctx context.Context, r request, out io.Writer) (err error) {
+func (s *Server) handle(ctx context.Context, r *Request, out io.Writer) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("console command failed inside", "command", r.Command, "panic", fmt.Sprint(p))
+			s.log.Error("console command failed inside", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			err = errors.New("the command failed inside culvert: the log says more")
 		}
 	}()
-	return s.handler(ctx, r.Command, r.JSON, out)
+	return s.handler(ctx, r, out)
 }
