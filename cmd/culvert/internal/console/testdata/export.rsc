@@ -10,8 +10,11 @@ set name=branch-7
 /system settings
 set crypto-engine=software
 /user
-add name=admin password-hash="\$6\$saltsalt\$hash"
-add name=watcher password-hash="\$6\$saltsalt\$hash" group=read
+add name=admin \
+    password-hash="\$6\$saltsalt\$cPbDmdp7sUA1v8Yjfppi8VeFqwELnkKCqsv5H2wx/S4LZwLhIhlK7tCX/4JqgCT3onV3./FXCDD2Y6iXkj4Lp/"
+add name=watcher \
+    password-hash="\$6\$saltsalt\$cPbDmdp7sUA1v8Yjfppi8VeFqwELnkKCqsv5H2wx/S4LZwLhIhlK7tCX/4JqgCT3onV3./FXCDD2Y6iXkj4Lp/" \
+    group=read
 /system logging action
 set ring=500 remote=udp://192.0.2.9:514
 /ip pool
