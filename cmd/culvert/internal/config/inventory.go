@@ -130,6 +130,9 @@ func Inspect(name string, data []byte) (*Inventory, *Config, error) {
 	r.inventory = v
 	if r.parse(data) == nil {
 		v = nil
+	} else {
+		// A reader of one table may look into another of the same name.
+		v.Singles = slices.DeleteFunc(v.Singles, func(t *Table) bool { return slices.Contains(t.Path, prototype) })
 	}
 	c, err := Parse(name, data)
 	return v, c, err

@@ -12,8 +12,8 @@ import (
 
 func TestComplete(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                                 "0 export help import interface ip log ppp radius system user",
-		"/":                                "0 export help import interface ip log ppp radius system user",
+		"":                                 "0 export help import interface ip log network ppp radius system user",
+		"/":                                "0 export help import interface ip log network ppp radius system user",
 		"i":                                "1 import interface ip",
 		"/pp":                              "2 ppp",
 		"/ppp ":                            "0 aaa active profile secret",

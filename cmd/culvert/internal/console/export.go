@@ -101,9 +101,6 @@ func (o *object) exportAll(c *config.Collection, reveal, verbose bool, written m
 	return append(lines, later...)
 }
 
-// alwaysExported are keys whose default in add and set is not what leaving them out of the file means.
-var alwaysExported = []string{"disabled", "enabled", "use-ipsec"}
-
 // item is a name as one of several that a command is about: what looks like numbers is put in quotes.
 func item(name string) string {
 	w := word(name)
@@ -126,7 +123,7 @@ func (o *object) exported(t *config.Table, reveal, verbose bool, written map[str
 		if v == nil && verbose {
 			v = k.Default
 		}
-		if v == nil || !verbose && !slices.Contains(alwaysExported, k.Name) && (sameSpan(v, k.Default) || keyText(v) == keyText(k.Default)) {
+		if v == nil {
 			continue
 		}
 		written[id] = true

@@ -10,7 +10,7 @@ var foreign = []struct{ menus, why string }{
 		"the firewall is the system's (nft, iptables, fw4): let UDP 500 and 4500 and IP protocol 50 in, and UDP 1701 where IPsec is not required"},
 	{"certificate", "certificates are PEM files, made with openssl or an ACME client: name them in /ip ipsec identity"},
 	{"ip address, ipv6 address, interface ethernet, interface bridge, interface vlan, interface bonding, interface list, interface wireless, interface wifi",
-		"addresses and interfaces are the system's (ip, /etc/network, [network] of an image)"},
+		"addresses and interfaces are the system's; an image that has nothing else has /network interface"},
 	{"ip route, ipv6 route, routing", "routes are the system's (ip route); those of a user are routes= in /ppp secret, a client's is add-default-route="},
 	{"ip dhcp-server, ip dhcp-client, ip dns, ip arp, ip neighbor, ip settings, ip service, ip proxy, ip upnp, ip cloud, ip smb, ip ssh, ip socks, ip hotspot, " +
 		"ip traffic-flow, ipv6 dhcp-client, ipv6 nd, ipv6 settings",

@@ -217,7 +217,7 @@ func TestExportImport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, secret := range []string{"swordfish", "two", "radius secret", "long shared", "another secret", "relics", "saltsalt", "tunnel-secret"} {
+	for _, secret := range []string{"swordfish", `two\nlines`, "radius secret", "long shared", "another secret", "relics", "saltsalt", "tunnel-secret"} {
 		if strings.Contains(hidden, secret) {
 			t.Errorf("export shows %q", secret)
 		}
