@@ -96,6 +96,9 @@ type daemon struct {
 func runDaemon(ctx context.Context, c *invocation) int {
 	var d daemon
 	code := d.live(ctx, c)
+	if ctx.Err() != nil {
+		return code // whoever ends the process wants it ended
+	}
 	if err := d.end(); err != nil {
 		fmt.Fprintln(c.stderr, err)
 		return exitFailed

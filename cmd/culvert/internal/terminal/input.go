@@ -22,6 +22,7 @@ type input struct {
 	cr    bool // the last octet was a CR
 	err   error
 
+	explain   bool   // a question mark is a key of its own
 	interrupt func() // what Ctrl-C does, and then nothing that was typed ahead counts; nil: the line that is edited is left
 	gone      func() // called once when the line has dropped
 }
@@ -30,6 +31,17 @@ func newInput(gone func()) *input {
 	in := &input{gone: gone}
 	in.ready = sync.NewCond(&in.mu)
 	return in
+}
+
+// keyExplain is what the line editor gets for a question mark: nothing that it would write.
+const keyExplain = 30
+
+// retype puts text in front of what has been typed.
+func (in *input) retype(text string) {
+	in.mu.Lock()
+	in.buf = append([]byte(text), in.buf...)
+	in.ready.Broadcast()
+	in.mu.Unlock()
 }
 
 // abandon is Ctrl-C for x/term, which itself takes it for the end: to the end of the line, erase it, Enter.
@@ -94,7 +106,9 @@ func (in *input) Read(p []byte) (int, error) {
 	n := 0
 	for n < len(p) && n < len(in.buf) {
 		c := in.buf[n]
-		p[n] = c
+		if p[n] = c; c == '?' && in.explain {
+			p[n] = keyExplain
+		}
 		n++
 		if c == '\r' || c == '\n' {
 			break

@@ -96,6 +96,9 @@ func (s *Shell) session(ctx context.Context) error {
 	s.measure()
 	s.line = s.editor()
 	s.line.AutoCompleteCallback = func(line string, pos int, key rune) (string, int, bool) { return s.complete(ctx, line, pos, key) }
+	s.in.mu.Lock()
+	s.in.explain = true
+	s.in.mu.Unlock()
 	for ctx.Err() == nil {
 		s.resize()
 		s.line.SetPrompt(s.Prompt())
@@ -295,25 +298,29 @@ func (s *Shell) yes(question string) bool {
 
 // complete answers Tab and ?, both from what the daemon knows.
 func (s *Shell) complete(ctx context.Context, line string, pos int, key rune) (string, int, bool) {
-	if key != '\t' && key != '?' || key == '?' && quoted(line[:pos]) {
+	switch {
+	case key == keyExplain && quoted(line[:pos]):
+		return line[:pos] + "?" + line[pos:], pos + 1, true
+	case key != '\t' && key != keyExplain:
 		return "", 0, false
 	}
+	// Neither key writes anything, so the editor has nothing to draw again but what it is told to.
 	var out bytes.Buffer
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := s.Remote(ctx, &control.Request{Verb: control.Complete, Command: line[:pos], At: s.at}, &out); err != nil {
-		return line, pos, true
+		return "", 0, false
 	}
 	var c control.Completion
 	if json.Unmarshal(out.Bytes(), &c) != nil || c.Typed < 0 || c.Typed > pos {
-		return line, pos, true
+		return "", 0, false
 	}
-	if key == '?' {
+	if key == keyExplain {
 		s.list(c, true)
-		return line, pos, true
+		return "", 0, false
 	}
 	if len(c.Words) == 0 {
-		return line, pos, true
+		return "", 0, false
 	}
 	common := c.Words[0].Text
 	for _, w := range c.Words[1:] {
@@ -326,10 +333,10 @@ func (s *Shell) complete(ctx context.Context, line string, pos int, key rune) (s
 	typed := line[pos-c.Typed : pos]
 	if common+end == typed || len(common) < len(typed) {
 		s.list(c, false)
-		return line, pos, true
+		return "", 0, false
 	}
-	line = line[:pos-c.Typed] + common + end + line[pos:]
-	return line, pos - c.Typed + len(common+end), true
+	s.in.retype((common + end)[len(typed):])
+	return "", 0, false
 }
 
 // list shows what could follow: with ? one a line and what it is, with Tab in columns.

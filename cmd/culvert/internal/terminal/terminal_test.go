@@ -420,8 +420,12 @@ func TestCompletion(t *testing.T) {
 	d.typed("/ppp se\t")
 	d.expect("secret  server\r\n") // two: listed
 	d.expect("/ppp se")
+	before := d.octets()
 	d.typed("c\t")
-	d.expect("secret ")
+	d.expect("cret ")
+	if n := d.octets() - before; n > len("cret ") {
+		t.Errorf("the rest of a word costs %d octets", n)
+	}
 	d.typed("print\r")
 	d.expect("> ")
 	if f.last() != "/ppp secret print" {
