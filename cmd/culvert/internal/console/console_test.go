@@ -220,7 +220,7 @@ var commands = []string{
 	"/interface l2tp-server server print",
 	"/interface l2tp-server tunnel print",
 	"/interface l2tp-client print",
-	"/interface l2tp-client monitor l2tp-out1 once",
+	"/interface l2tp-client monitor l2tp-out1",
 	"/interface monitor-traffic l2tp-user1 once",
 	"/ip ipsec policy print",
 	"/user print",

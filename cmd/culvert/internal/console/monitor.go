@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// monitor shows a value again and again until ctx ends, or once. JSON is one object, as a program asks for one.
+// monitor shows a value to a person again and again until ctx ends; once, where that is said, and to programs.
 func (c *call) monitor(ctx context.Context, get func(now time.Time) (row, error)) error {
 	once := c.args.has("once")
 	if err := c.args.rest("once"); err != nil {
 		return err
 	}
-	if once || c.json {
+	if once || c.program() {
 		r, err := get(time.Now())
 		if err != nil {
 			return err
@@ -46,6 +46,9 @@ func (c *call) monitor(ctx context.Context, get func(now time.Time) (row, error)
 		return err
 	})
 }
+
+// program says that a command stands alone, so that its answer has an end.
+func (c *call) program() bool { return c.json || !c.script.request.Session }
 
 // monitorClient shows where one client stands.
 func monitorClient(ctx context.Context, c *call) error {
@@ -122,7 +125,7 @@ func monitorTraffic(ctx context.Context, c *call) error {
 		return err
 	}
 	at := c.src.Resource().Now
-	once := c.json || slices.ContainsFunc(c.args.words, func(w token) bool { return w.text == "once" })
+	once := c.program() || slices.ContainsFunc(c.args.words, func(w token) bool { return w.text == "once" })
 	if once {
 		select {
 		case <-time.After(c.script.console.Pause):
