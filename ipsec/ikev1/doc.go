@@ -15,5 +15,8 @@
 // Most peers are clients that call us. A server that we call ourselves (dial.go) is a client object like theirs, with a
 // dialing that keeps it up.
 //
+// Strangers are held to bounds: half-open exchanges (halfopen.go, and stateless.go under load), budgets of each source
+// (budget.go), Diffie-Hellman in order (admission.go), messages in pieces (fragment.go), keys tried (keyring.go).
+//
 // Read engine.go first, then main.go and quick.go, which follow the exchanges of RFC 2409 message by message.
 package ikev1

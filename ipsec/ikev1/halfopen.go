@@ -5,8 +5,9 @@ import (
 	"net/netip"
 )
 
-// halfOpenList holds exchanges whose initiator has not authenticated yet, the oldest first. Main mode cannot go without
-// such state: HASH_I covers the initiator's SA payload, which is not repeated in message 5. So it is kept small (the SA
+// halfOpenList holds exchanges whose initiator has not authenticated yet, the oldest first. Main mode needs such state:
+// HASH_I covers the initiator's SA payload, which is not repeated in message 5; only of first messages whose like has been
+// seen can it go without (stateless.go). So it is kept small (the SA
 // payload, two cookies, an address) and bounded twice: an address that wants more than its share loses its own oldest
 // entry, and a full list loses its oldest. Entries move to a second list when message 3 shows that our cookie arrived, so
 // a flood from forged addresses competes with itself and with clients in their first round trip only.
