@@ -100,7 +100,7 @@ func (d *daemon) espReader() (recv func(p ipsec.Path, packet []byte), flush func
 	var now time.Time // of the batch
 	return func(p ipsec.Path, packet []byte) {
 			if now.IsZero() {
-				now = time.Now()
+				now = d.clock()
 			}
 			if dg, ok := d.userESP.Open(now, p, packet); ok {
 				peer := l2tp.Peer{Local: dg.Local, Remote: dg.Remote, Via: l2tp.Via(dg.Mark)}
