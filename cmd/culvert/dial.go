@@ -558,7 +558,9 @@ func (dl *dialer) status(now time.Time) string {
 	switch dl.stage {
 	case dialWaiting:
 		return "disconnected"
-	case dialArming, dialArmed:
+	case dialArming:
+		return "disconnected"
+	case dialArmed:
 		return "waiting for packets"
 	case dialEnding:
 		return "terminating"
