@@ -124,6 +124,11 @@ func (r *reader) parse(data []byte) *Config {
 		r.syntax(err)
 		return nil
 	}
+	return r.tree(doc, data)
+}
+
+// tree reads what has been decoded; it does not change it.
+func (r *reader) tree(doc map[string]any, data []byte) *Config {
 	root := &table{r: r, m: doc}
 	c := &Config{Text: data, PrefixPools: map[string]string{}, Bridges: map[string]string{}}
 	r.system(root, c)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -18,6 +19,7 @@ import (
 type Document struct {
 	text  string
 	model map[string]any
+	later bool // changes are proved together
 }
 
 // EditError is a construct of the file that the editor leaves to people.
@@ -39,6 +41,18 @@ func NewDocument(name string, data []byte) (*Document, error) {
 		return nil, &Error{Problems: r.problems}
 	}
 	return &Document{text: string(data), model: model}, nil
+}
+
+// ProveLater leaves the proof of the changes that follow to one call of Prove, which large files are grateful for.
+func (d *Document) ProveLater() { d.later = true }
+
+// Prove says whether the text means what the changes meant. After an error the document is of no use any more.
+func (d *Document) Prove() error {
+	got, err := decode([]byte(d.text))
+	if err != nil || !reflect.DeepEqual(got, d.model) {
+		return errors.New("the file is written in a way that the editor does not understand: change it with an editor")
+	}
+	return nil
 }
 
 // Bytes is the text as it is now.
@@ -158,6 +172,11 @@ func (d *Document) edit(change func(*edition) error, meant func(map[string]any))
 	text := e.src
 	if e.bom {
 		text = byteOrderMark + text
+	}
+	if d.later {
+		d.text = text
+		meant(d.model)
+		return nil
 	}
 	want, _ := cloneTree(d.model).(map[string]any)
 	meant(want)

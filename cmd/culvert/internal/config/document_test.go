@@ -159,6 +159,7 @@ func FuzzDocument(f *testing.F) {
 	f.Add(edited, "ppp.secret.ann", "routes", "x", uint8(1))
 	f.Add(edited, "ppp.secret.ann", "routes", "x", uint8(2))
 	f.Add("a.b = 1\n[c]\nd = { e = 1 } # x\n[[f]]\n[ c . g ]\nh=[[1,\n2],'#']", "c.g", "h", "\"", uint8(3))
+	f.Add(edited, "ppp.secret.ann", "comment", "x", uint8(130))
 	f.Add("[a]\r\nb = '''\r\n[c]'''\r\n", "a", "b", "\u202e", uint8(4))
 	f.Fuzz(func(t *testing.T, text, dotted, key, value string, op uint8) {
 		if len(text) > 1<<14 || dotted == "" {
@@ -169,6 +170,9 @@ func FuzzDocument(f *testing.F) {
 			return
 		}
 		before, _ := decode([]byte(text))
+		if op >= 128 {
+			d.ProveLater()
+		}
 		path := strings.Split(dotted, ".")
 		switch op % 5 {
 		case 0:
@@ -181,6 +185,9 @@ func FuzzDocument(f *testing.F) {
 			err = d.Remove(path)
 		case 4:
 			err = d.Rename(path, value)
+		}
+		if op >= 128 && (err != nil || d.Prove() != nil) {
+			return
 		}
 		after, bad := decode(d.Bytes())
 		if bad != nil {

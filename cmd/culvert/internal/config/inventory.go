@@ -125,16 +125,19 @@ func (v *Inventory) Collection(path string) *Collection {
 // inventory is returned whenever the text is TOML; the configuration only when nothing is fatal.
 func Inspect(name string, data []byte) (*Inventory, *Config, error) {
 	// What prototypes leave in a Config must not be in force: the inventory has a reader of its own.
+	doc, err := decode(data)
+	if err != nil {
+		_, err := Parse(name, data)
+		return nil, nil, err
+	}
 	r := newReader(name, data)
 	v := &Inventory{tables: map[string]*Table{}, byPath: map[string]*Collection{}}
 	r.inventory = v
-	if r.parse(data) == nil {
-		v = nil
-	} else {
-		// A reader of one table may look into another of the same name.
-		v.Singles = slices.DeleteFunc(v.Singles, func(t *Table) bool { return slices.Contains(t.Path, prototype) })
-	}
-	c, err := Parse(name, data)
+	r.tree(doc, data)
+	// A reader of one table may look into another of the same name.
+	v.Singles = slices.DeleteFunc(v.Singles, func(t *Table) bool { return slices.Contains(t.Path, prototype) })
+	r = &reader{file: name, lines: r.lines}
+	c, err := r.result(r.tree(doc, data))
 	return v, c, err
 }
 

@@ -35,6 +35,7 @@ func (c *call) begin() (*edit, error) {
 	if e.doc, err = config.NewDocument("the file", base); err != nil {
 		return nil, plainError(err)
 	}
+	e.doc.ProveLater()
 	if e.inv, e.cfg, err = config.Inspect("the file", base); e.inv == nil {
 		return nil, plainError(err)
 	}
@@ -55,7 +56,7 @@ func (c *call) commit(ctx context.Context, e *edit) error {
 	if err != nil {
 		if e == c.script.edit {
 			// Back to what was good: the file's earlier commands stay.
-			e.doc, _ = config.NewDocument("the file", e.good())
+			e.restore(e.good())
 		}
 		return plainError(err)
 	}
@@ -64,6 +65,14 @@ func (c *call) commit(ctx context.Context, e *edit) error {
 		return nil
 	}
 	return c.script.apply(ctx, e)
+}
+
+// restore goes back to an earlier text.
+func (e *edit) restore(text []byte) {
+	if doc, err := config.NewDocument("the file", text); err == nil {
+		e.doc = doc
+		e.doc.ProveLater()
+	}
 }
 
 // good is the last text that was found good.
@@ -301,10 +310,12 @@ func (o *object) add(ctx context.Context, c *call) error {
 // commit does the changes and, if any of them fails, undoes them all.
 func (ch *change) commit(ctx context.Context, do func() error) error {
 	text := ch.e.doc.Bytes()
-	if err := do(); err != nil {
-		if doc, bad := config.NewDocument("the file", text); bad == nil {
-			ch.e.doc = doc
-		}
+	err := do()
+	if err == nil {
+		err = ch.e.doc.Prove()
+	}
+	if err != nil {
+		ch.e.restore(text)
 		return err
 	}
 	return ch.c.commit(ctx, ch.e)
