@@ -93,6 +93,9 @@ ipsec-secret = "a long pre-shared key"
 	if out := must(t, server, "/etc/init.d/S60culvert reload && grep -c culvert /var/log/messages"); strings.Contains(out, "FAIL") {
 		t.Errorf("reload:\n%s", out)
 	}
+	if out := must(t, server, "killall -9 culvert; sleep 10; pidof culvert || echo none came"); strings.Contains(out, "none came") {
+		t.Errorf("a daemon that crashed is not started again:\n%s", out)
+	}
 	if out := must(t, server, "/etc/init.d/S60culvert stop; pidof culvert || echo none left"); !strings.Contains(out, "none left") {
 		t.Errorf("stop:\n%s", out)
 	}

@@ -68,7 +68,7 @@ func TestProtocol(t *testing.T) {
 	}
 
 	calls, err = r.handler("teardown", "vpn", vpnInterface)
-	if err != nil || !slices.Contains(calls, "proto_kill_command|vpn") {
+	if err != nil || !slices.Contains(calls, "proto_kill_command|vpn") || r.exists("/var/run/culvert/netifd/vpn.hosts") {
 		t.Errorf("teardown: %v %q", err, calls)
 	}
 	if text := r.read("/var/run/culvert/culvert.toml"); strings.Contains(text, "[l2tp.client.l2tp-vpn]") || !strings.Contains(text, "[l2tp.client.l2tp-b]") {
@@ -110,6 +110,7 @@ func TestProtocolRefuses(t *testing.T) {
 // The scripts that the daemon runs, with the environment that it gives them.
 func TestLink(t *testing.T) {
 	r := newRoot(t)
+	r.write("/var/run/culvert/netifd/vpn.hosts", "192.0.2.1\n", 0o600)
 	up := func(env ...string) []string {
 		t.Helper()
 		cmd := r.command("/lib/netifd/culvert-up")
@@ -126,6 +127,9 @@ func TestLink(t *testing.T) {
 		"proto_add_dns_server|10.8.0.1", "proto_add_dns_server|9.9.9.9", "proto_send_update|vpn"}
 	if calls := up(); !slices.Equal(calls, want) {
 		t.Errorf("up: %q\nwant %q", calls, want)
+	}
+	if calls := up(); !slices.Equal(calls, want[1:]) {
+		t.Errorf("up again: %q\nwant %q", calls, want[1:])
 	}
 	// A gateway that is the server itself would not be reached through the tunnel.
 	calls := up("REMOTE_ADDRESS=2001:db8::1", "REMOTE_ENDPOINT=[2001:db8::1]:1701", "DNS_SERVERS=")

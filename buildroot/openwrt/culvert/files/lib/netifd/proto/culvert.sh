@@ -74,8 +74,11 @@ proto_culvert_setup() {
 	[ "$use_ipsec" = 0 ] || [ -n "$ipsec_secret" ] || proto_culvert_refuse "$interface" NO_IPSEC_SECRET || return
 
 	# The way to the server must not lead through the tunnel; netifd also waits for the interface that it leads through.
+	culvert_run_dir
+	: >"$CULVERT_RUN/netifd/$interface.hosts"
 	for address in $(resolveip -t 5 "$server"); do
 		proto_add_host_dependency "$interface" "$address"
+		echo "$address" >>"$CULVERT_RUN/netifd/$interface.hosts"
 		found=1
 	done
 	[ -n "$found" ] || {
@@ -85,7 +88,6 @@ proto_culvert_setup() {
 		return 1
 	}
 
-	culvert_run_dir
 	(
 		umask 077
 		exec >"$file.new"
@@ -126,7 +128,7 @@ proto_culvert_setup() {
 
 proto_culvert_teardown() {
 	local interface="$1"
-	rm -f "$CULVERT_RUN/netifd/$interface.toml"
+	rm -f "$CULVERT_RUN/netifd/$interface.toml" "$CULVERT_RUN/netifd/$interface.hosts"
 	proto_kill_command "$interface"
 	"$CULVERT_INIT" reload
 }
