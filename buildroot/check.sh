@@ -52,7 +52,8 @@ for board; do
 	echo "package for qemu-$board"
 	dir=$out/$board
 	log=$dir.build.log
-	make -C "$dir" culvert-dirclean culvert >"$log" 2>&1 </dev/null || fail "$log" "the package does not build for $board"
+	# Where the target could have cgo, Go waits for its C compiler, which culvert does without.
+	make -C "$dir" HOST_GO_DEPENDENCIES_CGO= culvert-dirclean culvert >"$log" 2>&1 </dev/null || fail "$log" "the package does not build for $board"
 	case $board in
 	mips) want="ELF 32-bit MSB executable, MIPS" ;;
 	mipsel) want="ELF 32-bit LSB executable, MIPS" ;;

@@ -48,6 +48,8 @@ func TestImageDials(t *testing.T) {
 	configure(t, server, "192.0.2.1/24", `
 [system]
 identity = "office"
+[log]
+topics = ["info", "ipsec,debug"]
 [ip.pool.vpn]
 ranges = ["192.168.99.2-192.168.99.100"]
 [ppp.profile.default-encryption]
@@ -68,12 +70,13 @@ password = "correct horse"
 use-ipsec = true
 ipsec-secret = "a long pre-shared key"
 `)
+	must(t, client, "ping -c 1 -w 30 192.0.2.1") // the cable
 	const monitor = "culvert console -e '/interface l2tp-client monitor l2tp-out1'"
 	out := ""
 	for deadline := time.Now().Add(3 * time.Minute); !strings.Contains(out, "status: connected"); {
 		if time.Now().After(deadline) {
 			t.Fatalf("the client is not connected:\n%s\n%s\nserver:\n%s", out,
-				must(t, client, "culvert console -e '/log print'"), must(t, server, "culvert console -e '/log print'"))
+				must(t, client, "culvert console -e '/log print'"), must(t, server, "culvert console -e '/log print'; cat /proc/net/udp /proc/net/xfrm_stat; grep Udp: /proc/net/snmp; ip addr; ip xfrm policy"))
 		}
 		out = must(t, client, "sleep 1; "+monitor)
 	}
