@@ -114,7 +114,8 @@ func start(t *testing.T, q *QEMU, image *Image, prompt string) *testBoard {
 // run has the shell run a command that has to succeed.
 func (x *testBoard) run(timeout time.Duration, command string) string {
 	x.t.Helper()
-	out, status, err := x.Shell(timeout, command)
+	// An emulated board on a busy machine may stand still for a while.
+	out, status, err := x.Shell(max(timeout, 2*time.Minute), command)
 	if err != nil || status != 0 {
 		x.t.Fatalf("%s: %s: status %d, %v\n%s\n%s", x.board.Name, command, status, err, out, x.log())
 	}
@@ -197,8 +198,6 @@ func pair(t *testing.T, serverName, clientName, path string) {
 	if m[1] != want {
 		t.Errorf("the transfer's sum is %s, not %s", m[1], want)
 	}
-	server.run(10*time.Second, "true")
-
 	esp, clear := captured(t, dump)
 	if esp < pairOctets/1500 || clear > 0 {
 		t.Errorf("on the cable: %d packets of ESP, %d of L2TP in the clear", esp, clear)
