@@ -51,9 +51,9 @@ lab: deps kernel ## every end-to-end test, inside user-mode Linux 6.1 and 6.12, 
 
 # What a binary may weigh, in octets, as it is and compressed for flash. Raising it is a decision, not an accident: the goal
 # is 6 MB and 2 MB for mips.
-BUDGET    = 11500000
-BUDGET_XZ = 2850000
-BUDGET_XZ_amd64 = 3300000
+BUDGET    = 12500000
+BUDGET_XZ = 3200000
+BUDGET_XZ_amd64 = 3700000
 
 cross: ## static binaries for every board family, with their sizes held to the budget; mips proved free of an FPU
 	@mkdir -p $(BUILD)
