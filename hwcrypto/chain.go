@@ -1,8 +1,8 @@
 package hwcrypto
 
 import (
-	"cmp"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -115,7 +115,10 @@ func compose(algs []Algorithm, name, pin string) (out []Chain) {
 // thin sorts by falling priority and keeps the first of each sort.
 func thin(list []Chain, pin string) []Chain {
 	// What is registered is taken before anything is built.
-	slices.SortStableFunc(list, func(a, b Chain) int { return cmp.Compare(b.Priority, a.Priority) })
+	sort.SliceStable(list, func(i, j int) bool {
+		a, b := list[i], list[j]
+		return b.Priority < a.Priority
+	})
 	seen := make(map[string]bool)
 	return slices.DeleteFunc(list, func(c Chain) bool {
 		sort := "cpu"

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -49,8 +50,9 @@ func Discover() ([]Algorithm, error) {
 			return nil, err
 		}
 	}
-	slices.SortStableFunc(algs, func(a, b Algorithm) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(b.Priority, a.Priority))
+	sort.SliceStable(algs, func(i, j int) bool {
+		a, b := algs[i], algs[j]
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(b.Priority, a.Priority)) < 0
 	})
 	return algs, nil
 }

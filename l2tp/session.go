@@ -1,8 +1,8 @@
 package l2tp
 
 import (
-	"cmp"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -49,7 +49,10 @@ func (t *tunnel) orderedSessions() []*session {
 	for _, c := range t.sessions {
 		all = append(all, c)
 	}
-	slices.SortFunc(all, func(a, b *session) int { return cmp.Compare(a.local, b.local) })
+	sort.Slice(all, func(i, j int) bool {
+		a, b := all[i], all[j]
+		return a.local < b.local
+	})
 	return all
 }
 

@@ -1,8 +1,7 @@
 package l2tp
 
 import (
-	"cmp"
-	"slices"
+	"sort"
 	"time"
 )
 
@@ -97,9 +96,15 @@ func (e *Engine) Snapshot(now time.Time) Snapshot {
 			}
 			ts.Sessions = append(ts.Sessions, SessionStatus{c.describe(), c.state.String(), c.since})
 		}
-		slices.SortFunc(ts.Sessions, func(a, b SessionStatus) int { return cmp.Compare(a.Local, b.Local) })
+		sort.Slice(ts.Sessions, func(i, j int) bool {
+			a, b := ts.Sessions[i], ts.Sessions[j]
+			return a.Local < b.Local
+		})
 		s.Tunnels = append(s.Tunnels, ts)
 	}
-	slices.SortFunc(s.Tunnels, func(a, b TunnelStatus) int { return cmp.Compare(a.Local, b.Local) })
+	sort.Slice(s.Tunnels, func(i, j int) bool {
+		a, b := s.Tunnels[i], s.Tunnels[j]
+		return a.Local < b.Local
+	})
 	return s
 }

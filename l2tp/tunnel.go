@@ -1,10 +1,10 @@
 package l2tp
 
 import (
-	"cmp"
 	"container/list"
 	"io"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -89,7 +89,10 @@ func (e *Engine) ordered() []*tunnel {
 	for _, t := range e.tunnels {
 		all = append(all, t)
 	}
-	slices.SortFunc(all, func(a, b *tunnel) int { return cmp.Compare(a.local, b.local) })
+	sort.Slice(all, func(i, j int) bool {
+		a, b := all[i], all[j]
+		return a.local < b.local
+	})
 	return all
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -288,7 +289,10 @@ func (e *Engines) note(before, after []hwcrypto.Algorithm, driver string) {
 		}
 	}
 	// What is within is removed last.
-	slices.SortFunc(made, func(a, b change) int { return cmp.Compare(len(a.Driver), len(b.Driver)) })
+	sort.Slice(made, func(i, j int) bool {
+		a, b := made[i], made[j]
+		return len(a.Driver) < len(b.Driver)
+	})
 	e.state.Changed = append(e.state.Changed, made...)
 }
 

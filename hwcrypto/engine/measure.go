@@ -1,11 +1,11 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -200,8 +200,9 @@ func (e *Engines) cached(s hwcrypto.Suite, list []hwcrypto.Chain) []Result {
 		}
 		out := slices.Clone(m.Chains)
 		// The kernel's own choice comes first.
-		slices.SortStableFunc(out, func(a, b Result) int {
-			return cmp.Compare(boolInt(a.Driver != list[0].Driver), boolInt(b.Driver != list[0].Driver))
+		sort.SliceStable(out, func(i, j int) bool {
+			a, b := out[i], out[j]
+			return boolInt(a.Driver != list[0].Driver) < boolInt(b.Driver != list[0].Driver)
 		})
 		return out
 	}

@@ -3,7 +3,7 @@ package esp
 import (
 	"cmp"
 	"net/netip"
-	"slices"
+	"sort"
 	"sync/atomic"
 
 	"culvert/ipsec"
@@ -71,8 +71,9 @@ func (b *Backend) Snapshot() []State {
 		s.mu.Unlock()
 		out = append(out, st)
 	}
-	slices.SortFunc(out, func(a, b State) int {
-		return cmp.Or(cmp.Compare(a.ID.Mark, b.ID.Mark), cmp.Compare(a.ID.Dir, b.ID.Dir), cmp.Compare(a.ID.SPI, b.ID.SPI))
+	sort.Slice(out, func(i, j int) bool {
+		a, b := out[i], out[j]
+		return cmp.Or(cmp.Compare(a.ID.Mark, b.ID.Mark), cmp.Compare(a.ID.Dir, b.ID.Dir), cmp.Compare(a.ID.SPI, b.ID.SPI)) < 0
 	})
 	return out
 }

@@ -1,12 +1,11 @@
 package ikev1
 
 import (
-	"cmp"
 	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
-	"slices"
+	"sort"
 	"time"
 
 	"culvert/ipsec"
@@ -144,7 +143,10 @@ func (e *Engine) configure(cfg Config) {
 			e.routes = append(e.routes, route{prefix.Masked(), &cfg.Peers[i]})
 		}
 	}
-	slices.SortStableFunc(e.routes, func(a, b route) int { return cmp.Compare(b.prefix.Bits(), a.prefix.Bits()) })
+	sort.SliceStable(e.routes, func(i, j int) bool {
+		a, b := e.routes[i], e.routes[j]
+		return b.prefix.Bits() < a.prefix.Bits()
+	})
 }
 
 const defaultPort = 1701 // RFC 2661 section 8.1

@@ -3,7 +3,7 @@ package ikev1
 import (
 	"cmp"
 	"net/netip"
-	"slices"
+	"sort"
 	"time"
 
 	"culvert/ipsec"
@@ -111,8 +111,9 @@ func (e *Engine) Snapshot(now time.Time) Snapshot {
 	for _, sa := range e.sas {
 		s.Peers = append(s.Peers, sa.snapshot(now))
 	}
-	slices.SortFunc(s.Peers, func(a, b PeerSnapshot) int {
-		return cmp.Or(a.Since.Compare(b.Since), a.Remote.Compare(b.Remote), cmp.Compare(a.Responder, b.Responder))
+	sort.Slice(s.Peers, func(i, j int) bool {
+		a, b := s.Peers[i], s.Peers[j]
+		return cmp.Or(a.Since.Compare(b.Since), a.Remote.Compare(b.Remote), cmp.Compare(a.Responder, b.Responder)) < 0
 	})
 	for _, c := range e.children {
 		s.SAs = append(s.SAs, c.snapshot(now, ipsec.In))
@@ -120,8 +121,9 @@ func (e *Engine) Snapshot(now time.Time) Snapshot {
 			s.SAs = append(s.SAs, c.snapshot(now, ipsec.Out))
 		}
 	}
-	slices.SortFunc(s.SAs, func(a, b SASnapshot) int {
-		return cmp.Or(cmp.Compare(b.Age, a.Age), cmp.Compare(a.Mark, b.Mark), cmp.Compare(a.Dir, b.Dir), cmp.Compare(a.SPI, b.SPI))
+	sort.Slice(s.SAs, func(i, j int) bool {
+		a, b := s.SAs[i], s.SAs[j]
+		return cmp.Or(cmp.Compare(b.Age, a.Age), cmp.Compare(a.Mark, b.Mark), cmp.Compare(a.Dir, b.Dir), cmp.Compare(a.SPI, b.SPI)) < 0
 	})
 	return s
 }

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
+	"sort"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -172,7 +172,10 @@ func (b *Backend) resync(f func(ipsec.Event)) {
 		}
 	}
 	b.mu.Unlock()
-	slices.SortFunc(ids, func(x, y ipsec.SAID) int { return cmp.Or(cmp.Compare(x.Mark, y.Mark), cmp.Compare(x.SPI, y.SPI)) })
+	sort.Slice(ids, func(i, j int) bool {
+		x, y := ids[i], ids[j]
+		return cmp.Or(cmp.Compare(x.Mark, y.Mark), cmp.Compare(x.SPI, y.SPI)) < 0
+	})
 	for _, id := range ids {
 		if b.closed.Load() {
 			return

@@ -6,6 +6,7 @@ import (
 	"container/list"
 	"net/netip"
 	"slices"
+	"sort"
 )
 
 // maxSticky bounds how many users' last addresses are remembered for their return.
@@ -273,7 +274,10 @@ func mergeRanges(in []Range) []Range {
 			out = append(out, r)
 		}
 	}
-	slices.SortFunc(out, func(a, b Range) int { return cmp.Or(a.First.Compare(b.First), a.Last.Compare(b.Last)) })
+	sort.Slice(out, func(i, j int) bool {
+		a, b := out[i], out[j]
+		return cmp.Or(a.First.Compare(b.First), a.Last.Compare(b.Last)) < 0
+	})
 	n := 0
 	for _, r := range out {
 		if n > 0 && !out[n-1].Last.Less(r.First) {

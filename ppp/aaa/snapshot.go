@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sort"
 )
 
 // Snapshot is what `/ip pool used print` and the owner of the sessions read.
@@ -53,8 +54,9 @@ func (l *Local) Snapshot() Snapshot {
 	for _, x := range l.pools.taken {
 		s.Leases = append(s.Leases, Lease{Pool: x.pool, Addr: x.addr, Owner: x.owner, Local: x.kind == leaseLocal})
 	}
-	slices.SortFunc(s.Leases, func(a, b Lease) int {
-		return cmp.Or(cmp.Compare(a.Pool, b.Pool), a.Addr.Compare(b.Addr))
+	sort.Slice(s.Leases, func(i, j int) bool {
+		a, b := s.Leases[i], s.Leases[j]
+		return cmp.Or(cmp.Compare(a.Pool, b.Pool), a.Addr.Compare(b.Addr)) < 0
 	})
 	for _, a := range l.active {
 		s.Active = append(s.Active, Active{a.user, a.profile, a.service, a.callerID, a.local, a.remote, a.iface})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -123,7 +124,10 @@ func (r *reader) userKey(user, key string, disabled bool, t *table) {
 
 // enrolled are the users' keys that count, in the order of their names.
 func (r *reader) enrolled(shared string, dynamic bool) (keys []ikev1.UserKey) {
-	slices.SortFunc(r.userKeys, func(a, b userKey) int { return strings.Compare(a.user, b.user) })
+	sort.Slice(r.userKeys, func(i, j int) bool {
+		a, b := r.userKeys[i], r.userKeys[j]
+		return a.user < b.user
+	})
 	for _, k := range r.userKeys {
 		switch {
 		case k.key == shared:

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 )
@@ -71,7 +72,10 @@ func (e *Error) Error() string {
 
 // result sorts what was found into an error or warnings.
 func (r *reader) result(c *Config) (*Config, error) {
-	slices.SortStableFunc(r.problems, func(a, b Problem) int { return a.Line - b.Line })
+	sort.SliceStable(r.problems, func(i, j int) bool {
+		a, b := r.problems[i], r.problems[j]
+		return a.Line < b.Line
+	})
 	r.problems = slices.Compact(r.problems) // a table of the wrong type is met by everyone who wants it
 	for _, p := range r.problems {
 		if p.Severity == Fatal {

@@ -1,9 +1,9 @@
 package console
 
 import (
-	"cmp"
 	"context"
 	"slices"
+	"sort"
 )
 
 var menuInterface = &menu{name: "interface", about: "tunnels and their interfaces",
@@ -14,7 +14,10 @@ var menuInterface = &menu{name: "interface", about: "tunnels and their interface
 			{name: "tunnel", about: "L2TP control connections", commands: []*command{
 				{name: "print", about: "one line per tunnel", run: func(_ context.Context, c *call) error {
 					rows := slices.Clone(c.src.Tunnels())
-					slices.SortFunc(rows, func(a, b TunnelRow) int { return cmp.Compare(a.Tunnel, b.Tunnel) })
+					sort.Slice(rows, func(i, j int) bool {
+						a, b := rows[i], rows[j]
+						return a.Tunnel < b.Tunnel
+					})
 					return printRows(c, view{[]string{"tunnel-id", "remote-tunnel-id", "state", "remote-endpoint", "host-name", "sessions", "uptime"}, ""}, rows)
 				}},
 			}},
@@ -31,7 +34,10 @@ var menuInterface = &menu{name: "interface", about: "tunnels and their interface
 
 func interfaces(src Source) []InterfaceRow {
 	rows := slices.Clone(src.Interfaces())
-	slices.SortFunc(rows, func(a, b InterfaceRow) int { return cmp.Compare(a.Name, b.Name) })
+	sort.Slice(rows, func(i, j int) bool {
+		a, b := rows[i], rows[j]
+		return a.Name < b.Name
+	})
 	return rows
 }
 

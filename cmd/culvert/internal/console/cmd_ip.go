@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"sort"
 	"strconv"
 )
 
@@ -14,8 +15,9 @@ var menuIP = &menu{name: "ip", about: "address pools and IPsec", menus: []*menu{
 		{name: "used", about: "addresses that are given out", commands: []*command{
 			{name: "print", about: "one line per address", run: func(_ context.Context, c *call) error {
 				rows := slices.Clone(c.src.PoolsUsed())
-				slices.SortFunc(rows, func(a, b PoolUsedRow) int {
-					return cmp.Or(cmp.Compare(a.Pool, b.Pool), a.Address.Compare(b.Address))
+				sort.Slice(rows, func(i, j int) bool {
+					a, b := rows[i], rows[j]
+					return cmp.Or(cmp.Compare(a.Pool, b.Pool), a.Address.Compare(b.Address)) < 0
 				})
 				return printRows(c, view{[]string{"pool", "address", "owner", "info"}, ""}, rows)
 			}},
@@ -25,8 +27,9 @@ var menuIP = &menu{name: "ip", about: "address pools and IPsec", menus: []*menu{
 		{name: "active-peers", about: "IKE clients", commands: []*command{
 			{name: "print", about: "one line per client", run: func(_ context.Context, c *call) error {
 				rows := slices.Clone(c.src.IKEPeers())
-				slices.SortFunc(rows, func(a, b IKEPeerRow) int {
-					return cmp.Or(cmp.Compare(b.Uptime, a.Uptime), cmp.Compare(a.Remote, b.Remote), cmp.Compare(a.Cookies, b.Cookies))
+				sort.Slice(rows, func(i, j int) bool {
+					a, b := rows[i], rows[j]
+					return cmp.Or(cmp.Compare(b.Uptime, a.Uptime), cmp.Compare(a.Remote, b.Remote), cmp.Compare(a.Cookies, b.Cookies)) < 0
 				})
 				return printRows(c, view{[]string{"id", "state", "uptime", "ph2-total", "remote-address"}, "R - responder, N - natt-peer"}, rows)
 			}},
@@ -34,8 +37,9 @@ var menuIP = &menu{name: "ip", about: "address pools and IPsec", menus: []*menu{
 		{name: "installed-sa", about: "ESP security associations", commands: []*command{
 			{name: "print", about: "one entry per direction; keys are not shown", run: func(_ context.Context, c *call) error {
 				rows := slices.Clone(c.src.SAs())
-				slices.SortFunc(rows, func(a, b SARow) int {
-					return cmp.Or(cmp.Compare(a.Mark, b.Mark), cmp.Compare(a.AddTime, b.AddTime), cmp.Compare(a.Dir, b.Dir), cmp.Compare(a.SPI, b.SPI))
+				sort.Slice(rows, func(i, j int) bool {
+					a, b := rows[i], rows[j]
+					return cmp.Or(cmp.Compare(a.Mark, b.Mark), cmp.Compare(a.AddTime, b.AddTime), cmp.Compare(a.Dir, b.Dir), cmp.Compare(a.SPI, b.SPI)) < 0
 				})
 				return printRows(c, view{nil, "H - hw-aead, E - esp"}, rows)
 			}},

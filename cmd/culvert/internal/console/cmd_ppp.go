@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 )
 
 var menuPPP = &menu{name: "ppp", about: "users, their profiles and their sessions", menus: []*menu{
@@ -20,8 +21,9 @@ var menuPPP = &menu{name: "ppp", about: "users, their profiles and their session
 // active sorts the users the way they came, so that numbers stay what they were until somebody leaves.
 func active(src Source) []ActiveRow {
 	rows := slices.Clone(src.Active())
-	slices.SortFunc(rows, func(a, b ActiveRow) int {
-		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Session, b.Session))
+	sort.Slice(rows, func(i, j int) bool {
+		a, b := rows[i], rows[j]
+		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Session, b.Session)) < 0
 	})
 	return rows
 }

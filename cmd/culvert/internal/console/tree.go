@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -270,7 +271,10 @@ func (m *menu) help(out io.Writer) {
 	for _, c := range m.commands {
 		lines = append(lines, line{c.name, c.about})
 	}
-	slices.SortFunc(lines, func(a, b line) int { return strings.Compare(a.name, b.name) })
+	sort.Slice(lines, func(i, j int) bool {
+		a, b := lines[i], lines[j]
+		return a.name < b.name
+	})
 	width := 0
 	for _, l := range lines {
 		width = max(width, len(l.name))

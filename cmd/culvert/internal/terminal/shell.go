@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -342,7 +343,10 @@ func (s *Shell) complete(ctx context.Context, line string, pos int, key rune) (s
 // list shows what could follow: with ? one a line and what it is, with Tab in columns.
 func (s *Shell) list(c control.Completion, explain bool) {
 	words := slices.Clone(c.Words)
-	slices.SortFunc(words, func(a, b control.Word) int { return strings.Compare(a.Text, b.Text) })
+	sort.Slice(words, func(i, j int) bool {
+		a, b := words[i], words[j]
+		return a.Text < b.Text
+	})
 	width := 0
 	for _, w := range words {
 		width = max(width, len(w.Text))
