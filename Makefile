@@ -50,10 +50,10 @@ lab: deps kernel ## every end-to-end test, inside user-mode Linux 6.1 and 6.12, 
 	@board/lab/test.sh
 
 # What a binary may weigh, in octets, as it is and compressed for flash. Raising it is a decision, not an accident: the goal
-# is 6 MB and 2 MB for mips.
-BUDGET    = 12500000
-BUDGET_XZ = 3200000
-BUDGET_XZ_amd64 = 3700000
+# is 6 MB and 2 MB for mips. What is shipped sorts by sort.Slice: every slices.SortFunc is 16 KB of MIPS of its own.
+BUDGET    = 11500000
+BUDGET_XZ = 3000000
+BUDGET_XZ_amd64 = 3500000
 
 cross: ## static binaries for every board family, with their sizes held to the budget; mips proved free of an FPU
 	@mkdir -p $(BUILD)

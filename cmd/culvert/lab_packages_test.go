@@ -11,7 +11,7 @@ import (
 
 // kernelPackages talk to parts of the kernel that a development machine may not have: their own tests skip there, with
 // the reason, and run here.
-var kernelPackages = []string{"culvert/dgram", "culvert/ipsec/natt", "culvert/l2tp/sock", "culvert/l2tp/kernel", "culvert/ppp/kernel", "culvert/ppp/netif"}
+var kernelPackages = []string{"culvert/board/dgram", "culvert/ipsec/natt", "culvert/l2tp/sock", "culvert/l2tp/kernel", "culvert/ppp/kernel", "culvert/ppp/netif"}
 
 func TestLabPackages(t *testing.T) {
 	opts := []lab.Option{lab.Timeout(3 * time.Minute)}

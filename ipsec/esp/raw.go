@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"culvert/dgram"
+	"culvert/board/dgram"
 	"culvert/ipsec"
 )
 

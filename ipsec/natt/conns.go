@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"culvert/dgram"
+	"culvert/board/dgram"
 	"culvert/ipsec"
 )
 

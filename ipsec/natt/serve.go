@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"time"
 
-	"culvert/dgram"
+	"culvert/board/dgram"
 	"culvert/ipsec"
 )
 

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"culvert/dgram"
+	"culvert/board/dgram"
 )
 
 // Datagram is where a datagram came from or goes to, and its mark; zero for none.
