@@ -82,9 +82,10 @@ func TestWatchdogGuard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		ctx, cancel := context.WithCancel(t.Context())
-		stuck, fed := false, 0
+		var stuck atomic.Bool
+		var fed atomic.Int32
 		alive := func(ctx context.Context) bool {
-			if stuck {
+			if stuck.Load() {
 				<-ctx.Done()
 				return false
 			}
@@ -92,22 +93,22 @@ func TestWatchdogGuard(t *testing.T) {
 		}
 		done := make(chan struct{})
 		go func() {
-			guard(ctx, 5*time.Second, func() error { fed++; return nil }, alive, slog.New(slog.NewTextHandler(&log, nil)))
+			guard(ctx, 5*time.Second, func() error { fed.Add(1); return nil }, alive, slog.New(slog.NewTextHandler(&log, nil)))
 			close(done)
 		}()
 		time.Sleep(21 * time.Second)
-		if fed != 5 { // at once, and every five seconds
-			t.Errorf("fed %d times", fed)
+		if n := fed.Load(); n != 5 { // at once, and every five seconds
+			t.Errorf("fed %d times", n)
 		}
-		stuck = true
+		stuck.Store(true)
 		time.Sleep(30 * time.Second)
-		if fed != 5 {
-			t.Errorf("fed %d times while the loop stood", fed-5)
+		if n := fed.Load(); n != 5 {
+			t.Errorf("fed %d times while the loop stood", n-5)
 		}
-		stuck = false
+		stuck.Store(false)
 		time.Sleep(20 * time.Second)
-		if fed < 8 {
-			t.Errorf("not fed again: %d", fed)
+		if n := fed.Load(); n < 8 {
+			t.Errorf("not fed again: %d", n)
 		}
 		cancel()
 		<-done
