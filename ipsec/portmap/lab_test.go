@@ -214,7 +214,7 @@ func (s sender) send(source uint16, to netip.AddrPort, sum int, payload []byte) 
 		}
 		binary.BigEndian.PutUint16(b[6:], v)
 	}
-	if err := unix.Sendto(s.fd, b, 0, sockaddr(netip.AddrPortFrom(to.Addr(), 0))); err != nil {
+	if err := retry(func() error { return unix.Sendto(s.fd, b, 0, sockaddr(netip.AddrPortFrom(to.Addr(), 0))) }); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -264,7 +264,10 @@ func newReceiver(t *testing.T, at netip.AddrPort) receiver {
 func (r receiver) next() (port int, payload string) {
 	r.t.Helper()
 	b := make([]byte, 2048)
-	n, from, err := unix.Recvfrom(r.fd, b, 0)
+	var n int
+	var from unix.Sockaddr
+	// A socket with a time-out is not taken up again after a signal, and Go's scheduler sends some.
+	err := retry(func() (err error) { n, from, err = unix.Recvfrom(r.fd, b, 0); return err })
 	if errors.Is(err, unix.EAGAIN) {
 		return 0, ""
 	}
