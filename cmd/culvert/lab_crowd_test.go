@@ -60,6 +60,8 @@ func TestLabFiftyInTurn(t *testing.T) {
 			if err := c.Disconnect(t.Context()); err != nil {
 				t.Errorf("client %d: %v", i, err)
 			}
+			// charon's farewell leaves a moment after it says that it did: killed at once, it may never.
+			r.WaitFor(5*time.Second, func() bool { return len(r.Rows("/ip ipsec installed-sa print")) == 0 })
 			c.Kill()
 		}
 		t.Logf("%d sessions in %.1f s; culvert's memory %.1f MB, then %.1f", n, time.Since(start).Seconds(),
