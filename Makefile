@@ -19,7 +19,7 @@ ENV_amd64  = GOARCH=amd64
 CORES = ./ipsec ./ipsec/isakmp ./ipsec/ikev1 ./l2tp ./ppp ./ppp/aaa
 FUZZTIME ?= 3s
 
-.PHONY: build demo demo-lab test check unit race lab cross reproducible big-endian fuzz fuzz-short bench deps deps-boards kernel kernel-boards image run test-boards clean help
+.PHONY: build demo demo-lab test check unit race lab lab-long cross reproducible big-endian fuzz fuzz-short bench deps deps-boards kernel kernel-boards image run test-boards clean help
 
 build: ## the binary for this machine: ./culvert
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o culvert ./cmd/culvert
@@ -48,6 +48,9 @@ race: ## unit tests under the race detector
 
 lab: deps kernel ## every end-to-end test, inside user-mode Linux 6.1 and 6.12, against strongSwan, xl2tpd and pppd
 	@board/lab/test.sh
+
+lab-long: deps kernel ## the lab's tests of minutes, which CI leaves out: twenty clients behind one NAT, coming and going
+	CULVERT_LONG=1 $(GO) test -run '^TestLabTwentyBehindNAT' -v -count 1 -timeout 30m ./cmd/culvert
 
 # What a binary may weigh, in octets, as it is and compressed for flash. Raising it is a decision, not an accident: the goal
 # is 6 MB and 2 MB for mips. What is shipped sorts by sort.Slice: every slices.SortFunc is 16 KB of MIPS of its own.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -12,11 +13,21 @@ import (
 
 // Twenty clients behind one NAT, all of port 1701, on either data path.
 func TestLabTwentyBehindNAT(t *testing.T) {
+	long(t)
 	inLab(t, func(t *testing.T, l *lab.L) { twentyBehindNAT(t, l, pathKernel, 3) }, lab.Kernels("6.12"), lab.Memory("2G"), lab.Timeout(9*time.Minute))
 }
 
 func TestLabTwentyBehindNATUserspace(t *testing.T) {
+	long(t)
 	inLab(t, func(t *testing.T, l *lab.L) { twentyBehindNAT(t, l, pathUserspace, 1) }, lab.Kernels("6.1"), lab.Memory("2G"), lab.Timeout(9*time.Minute))
+}
+
+// long leaves a test of minutes to make lab-long: CI has those of two and five clients.
+func long(t *testing.T) {
+	t.Helper()
+	if os.Getenv("CULVERT_LONG") == "" && !lab.InGuest() {
+		t.Skip("takes minutes: make lab-long")
+	}
 }
 
 // twentyBehindNAT: they come in fives, stay idle, leave and come back in an order that chance decides, several at a time,
