@@ -73,8 +73,7 @@ func (e *Engine) onCall(now time.Time, t *tunnel, m *Message) {
 		e.onICRQ(now, t, m)
 		return
 	case OCRQ:
-		e.env.Log.Info("outgoing call refused: this server places none", "tunnel", t.local, "peer", t.peer)
-		e.refuseCall(t, SessionID(m.Uint(AVPAssignedSessionID)), Cause{Reason: ReasonUnsupported})
+		e.onOCRQ(t, m)
 		return
 	}
 	c := t.sessions[m.Session]
@@ -90,6 +89,15 @@ func (e *Engine) onCall(now time.Time, t *tunnel, m *Message) {
 	} else {
 		e.endSession(now, c, Cause{Reason: ReasonState, Text: m.Type.String() + " in state " + c.state.String()}, true)
 	}
+}
+
+// onOCRQ answers whoever asks for an outgoing call (RFC 2661 section 5.3.2): a LAC shall dial a number for it, and hand it
+// what answers there. Neither end of ours has a line, and an OCCN would promise a station that is connected to one
+// (section 6.11), for which the LNS would wait with PPP in vain. Section 4.4.2 has the answer for it: call failed due to lack of
+// appropriate facilities, permanently. What else lives in the tunnel goes on.
+func (e *Engine) onOCRQ(t *tunnel, m *Message) {
+	e.env.Log.Info("outgoing call refused: there is no line here to place it on", "tunnel", t.local, "peer", t.peer, "called", m.Text(AVPCalledNumber))
+	e.refuseCall(t, SessionID(m.Uint(AVPAssignedSessionID)), Cause{Reason: ReasonUnsupported, Text: "no line to place a call on"})
 }
 
 func (t *tunnel) byRemote(id SessionID) *session {

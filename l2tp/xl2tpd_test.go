@@ -115,7 +115,7 @@ func TestXL2TPD(t *testing.T) {
 	})
 	t.Run("dialed", func(t *testing.T) {
 		n := startNode(t, l2tp.DefaultConfig(), 0)
-		startXL2TPD(t, "[lns default]\nip range = 10.9.0.2-10.9.0.9\nlocal ip = 10.9.0.1\n", "")
+		x := startXL2TPD(t, "[lns default]\nip range = 10.9.0.2-10.9.0.9\nlocal ip = 10.9.0.1\n", "")
 		n.do(func(e *l2tp.Engine, now time.Time) {
 			_, err := e.Dial(now, l2tp.Peer{Remote: netip.MustParseAddrPort("127.0.0.2:1701")}, l2tp.Dial{Calling: "+4912345"})
 			if err != nil {
@@ -123,6 +123,15 @@ func TestXL2TPD(t *testing.T) {
 			}
 		})
 		s := n.waitSession()
+		// It asks us to place a call, and takes no for an answer: the session stays.
+		x.tell(fmt.Sprint("o ", s.Tunnel.Remote, " 5550123"))
+		x.waitLog("no line to place a call on")
+		select {
+		case c := <-n.down:
+			t.Fatalf("down: %v", c)
+		default:
+		}
+		n.waitTunnels(1, 5*time.Second)
 		n.do(func(e *l2tp.Engine, now time.Time) {
 			e.CloseSession(now, s.Tunnel.Local, s.Local, l2tp.Cause{Reason: l2tp.ReasonLink})
 		})

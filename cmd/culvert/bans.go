@@ -11,7 +11,9 @@ import (
 
 // bans keeps those off for a while who guess at keys and passwords. Its fields belong to the loop. A source is an address,
 // of IPv6 a /64. What it did wrong is forgotten with time, a ban lasts longer each time, and reading the configuration
-// anew lifts them all. An address from which somebody is connected is not banned: an office is one address.
+// anew lifts them all. An address from which somebody is connected is not banned: an office is one address. Neither is it
+// for a while afterwards: a router whose key or password has just been changed here goes on calling with the old one, and
+// has to be let in as soon as it is changed back, or there.
 type bans struct {
 	log     *slog.Logger
 	up      func(a netip.Addr) bool // somebody is connected from there
@@ -25,6 +27,7 @@ type offender struct {
 	at      time.Time
 	until   time.Time // of the ban
 	longest time.Duration
+	known   time.Time // when somebody from there was connected last
 }
 
 const (
@@ -32,7 +35,8 @@ const (
 	banForgets = 30 * time.Second // one of them
 	banFirst   = time.Minute      // doubled each time
 	banLongest = time.Hour
-	maxBans    = 4096 // sources remembered, some 200 octets each
+	banKnown   = 2 * time.Hour // after somebody from there was connected: longer than such a router calls often
+	maxBans    = 4096          // sources remembered, some 200 octets each
 )
 
 func newBans(log *slog.Logger, up func(netip.Addr) bool) *bans {
@@ -49,8 +53,8 @@ func sourceOf(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// failed notes a wrong key or password.
-func (b *bans) failed(now time.Time, a netip.Addr) {
+// of is what is remembered of a source, the one that has been silent for longest forgotten for it.
+func (b *bans) of(now time.Time, a netip.Addr) *offender {
 	source := sourceOf(a)
 	el := b.sources[source]
 	if el == nil {
@@ -63,13 +67,21 @@ func (b *bans) failed(now time.Time, a netip.Addr) {
 		b.sources[source] = el
 	}
 	b.order.MoveToBack(el)
-	o := el.Value.(*offender)
+	return el.Value.(*offender)
+}
+
+// welcomed notes that somebody's connection from there has ended.
+func (b *bans) welcomed(now time.Time, a netip.Addr) { b.of(now, a).known = now }
+
+// failed notes a wrong key or password.
+func (b *bans) failed(now time.Time, a netip.Addr) {
+	o := b.of(now, a)
 	o.level = max(0, o.level-now.Sub(o.at).Seconds()/banForgets.Seconds()) + 1
 	if now.Sub(o.at) > 2*banLongest {
 		o.longest = 0
 	}
 	o.at = now
-	if o.level < banAfter-0.5 || b.up(a) { // half a one has been forgotten meanwhile
+	if o.level < banAfter-0.5 || b.up(a) || !o.known.IsZero() && now.Sub(o.known) < banKnown { // half a one has been forgotten meanwhile
 		return
 	}
 	o.level = 0
@@ -84,10 +96,17 @@ func (b *bans) barred(now time.Time, a netip.Addr) bool {
 	return el != nil && now.Before(el.Value.(*offender).until) && !b.up(a)
 }
 
-// lift forgets everything.
+// lift forgets everything but who was connected.
 func (b *bans) lift() {
-	clear(b.sources)
-	b.order.Init()
+	for el := b.order.Front(); el != nil; {
+		o, next := el.Value.(*offender), el.Next()
+		o.level, o.until, o.longest = 0, time.Time{}, 0
+		if o.known.IsZero() {
+			delete(b.sources, o.source)
+			b.order.Remove(el)
+		}
+		el = next
+	}
 }
 
 // connected says whether somebody is up from an address.

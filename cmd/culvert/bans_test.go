@@ -50,6 +50,17 @@ func TestBans(t *testing.T) {
 			last = d
 		}
 	}
+	router := netip.MustParseAddr("198.51.100.2")
+	b.welcomed(now, router)
+	b.lift()
+	fail(router, 3*banAfter, 7*time.Second)
+	if b.barred(now, router) {
+		t.Error("an address from which somebody was connected until a moment ago is banned")
+	}
+	now = now.Add(banKnown)
+	if fail(router, 2*banAfter, 7*time.Second); !b.barred(now, router) {
+		t.Error("an address from which somebody was connected once is never banned")
+	}
 	fail(other, 4*banAfter, banForgets) // one now and then is human
 	if b.barred(now, other) {
 		t.Error("forgets nothing")

@@ -276,6 +276,9 @@ func (s *session) linkDown(cause ppp.Cause) {
 	if s.up {
 		snap := s.link.Snapshot(now)
 		s.dropDNS()
+		if s.dialer == nil {
+			s.d.bans.welcomed(now, s.l2tp.Tunnel.Peer.Remote.Addr())
+		}
 		s.script(s.grant.OnDown, ppp.Network{Local: snap.Local, Remote: snap.Remote, MTU: snap.MTU})
 	}
 	s.lane.do(s.channel.Close, func(_ time.Time, err error) {
