@@ -9,7 +9,7 @@
 // alone, whatever socket received the packet.
 //
 // The table belongs to this process (NFT_TABLE_F_OWNER, Linux 5.12): it goes when the process ends, however it ends, and
-// a firewall's `flush ruleset` passes it over. Libraries do not offer that flag, hence the netlink of our own.
+// a firewall's `flush ruleset` passes it over.
 //
-// Read table.go first, then rules.go for what the table says, and netlink.go for how it is written.
+// Read table.go first, then rules.go for what the table says; board/nft writes it.
 package portmap

@@ -7,9 +7,10 @@ import (
 	"math/bits"
 	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"culvert/board/nft"
 )
 
 // DefaultFirst and DefaultLast are the ports given to clients unless Options say otherwise. They lie below what systems
@@ -47,8 +48,8 @@ type Table struct {
 // kernel is what a Table wants of nf_tables.
 type kernel interface {
 	// commit makes all the changes or none. What is to be added and exists, or to be deleted and does not, is an error.
-	commit(op string, msgs []message) error
-	close() error
+	Commit(op string, msgs ...nft.Message) error
+	Close() error
 }
 
 // peer is what a client's packets come with: its mark and its own source port.
@@ -76,13 +77,9 @@ func New(o Options) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := dial()
+	c, err := nft.Own(tableName, ruleset(tableName, o.MarkMask, o.Ports)...)
 	if err != nil {
-		return nil, err
-	}
-	if err := create(c, o); err != nil {
-		c.close()
-		return nil, err
+		return nil, fmt.Errorf("portmap: %w", err)
 	}
 	return newTable(o, c), nil
 }
@@ -116,38 +113,14 @@ func (o Options) complete() (Options, error) {
 	return o, nil
 }
 
-// patience is for a predecessor that has just been killed: its table goes when the kernel has closed its files.
-const patience = 2 * time.Second
-
-func create(c *conn, o Options) error {
-	msgs := ruleset(tableName, o.MarkMask, o.Ports)
-	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		err := c.commit("create table", msgs)
-		switch {
-		case err == nil:
-			return nil
-		case !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EPERM):
-			return err
-		case time.Now().After(end):
-			return fmt.Errorf("portmap: another program has the nftables table \"inet %s\" (nft list ruleset): %w", tableName, err)
-		}
-	}
-}
-
 // Probe asks the kernel whether it would take the table, and changes nothing. The error says what is missing.
 func Probe() error {
-	c, err := dial()
-	if err == nil {
-		defer c.close()
-		err = c.check("try table", ruleset(tableName+"-probe", 1, []uint16{1}))
-	}
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+	const probe = tableName + "-probe"
+	err := nft.Try(probe, ruleset(probe, 1, []uint16{1})...)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		return fmt.Errorf("run as root or with CAP_NET_ADMIN: %w", err)
 	}
-	return fmt.Errorf("modprobe nf_tables, or a kernel from 5.12 on with CONFIG_NF_TABLES_INET (OpenWrt: kmod-nft-core): %w", err)
+	return err
 }
 
 // Close removes the table.
@@ -157,8 +130,8 @@ func (t *Table) Close() error {
 	if t.conn == nil {
 		return nil
 	}
-	err := t.conn.commit("remove table", []message{{kind: unix.NFT_MSG_DELTABLE, body: attr(nil, unix.NFTA_TABLE_NAME, text(tableName))}})
-	err = errors.Join(err, t.conn.close()) // which would remove it too
+	err := t.conn.Commit("remove table", tableName.Delete())
+	err = errors.Join(err, t.conn.Close()) // which would remove it too
 	t.conn = nil
 	return err
 }
@@ -181,7 +154,7 @@ func (t *Table) Add(mark uint32, source uint16) (uint16, error) {
 	if !ok {
 		return 0, ErrFull
 	}
-	if err := t.change("map client", unix.NFT_MSG_NEWSETELEM, p, port); err != nil {
+	if err := t.mapClient(p, port); err != nil {
 		return 0, err
 	}
 	t.mapped[p], t.taken[port] = &mapping{port: port, users: 1}, true
@@ -201,7 +174,7 @@ func (t *Table) Remove(mark uint32, source uint16) error {
 	if m.users = max(m.users-1, 0); m.users > 0 {
 		return nil
 	}
-	if err := t.change("unmap client", unix.NFT_MSG_DELSETELEM, p, m.port); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := t.unmapClient(p, m.port); err != nil && !errors.Is(err, unix.ENOENT) {
 		return err // it is still there, and so is our note of it
 	}
 	delete(t.mapped, p)
@@ -225,20 +198,33 @@ func (t *Table) free(mark uint32) (uint16, bool) {
 	return 0, false
 }
 
-// change adds or deletes both directions of a mapping. The chains that translate come with the first mapping and go with
+// elements are table.Add or table.Remove.
+type elements func(set string, e ...nft.Element) nft.Message
+
+// mapClient adds a client to the kernel's table, and unmapClient takes it out. The chains that translate come with the first client and go with
 // the last one: every packet of the machine passes them.
-func (t *Table) change(op string, kind uint16, p peer, port uint16) error {
-	both := []message{
-		element(kind, mapArriving, markPort(p.mark, p.port), port16(port)),
-		element(kind, mapLeaving, markPort(p.mark, port), port16(p.port)),
+func (t *Table) mapClient(p peer, port uint16) error {
+	msgs := arrows(tableName.Add, p, port)
+	if len(t.mapped) == 0 {
+		msgs = append(msgs, translation(tableName, t.o.MarkMask, t.o.Ports)...)
 	}
-	switch adding := kind == unix.NFT_MSG_NEWSETELEM; {
-	case adding && len(t.mapped) == 0:
-		both = append(both, translation(tableName, t.o.MarkMask, t.o.Ports)...)
-	case !adding && len(t.mapped) == 1:
-		both = append(noTranslation(tableName), both...)
+	return t.commit("map client", msgs...)
+}
+
+func (t *Table) unmapClient(p peer, port uint16) error {
+	msgs := arrows(tableName.Remove, p, port)
+	if len(t.mapped) == 1 {
+		msgs = append(noTranslation(tableName), msgs...)
 	}
-	return t.commit(op, both...)
+	return t.commit("unmap client", msgs...)
+}
+
+// arrows are both directions of a mapping.
+func arrows(change elements, p peer, port uint16) []nft.Message {
+	return []nft.Message{
+		change(mapArriving, nft.Element{Key: markPort(p.mark, p.port), Data: nft.BE16(port)}),
+		change(mapLeaving, nft.Element{Key: markPort(p.mark, port), Data: nft.BE16(p.port)}),
+	}
 }
 
 // Bind lets data messages for a tunnel (L2TPv2, by our id of it) in only with the mark; zero is a tunnel outside of
@@ -255,7 +241,7 @@ func (t *Table) Bind(mark uint32, tunnel uint16) error {
 		}
 		return nil
 	}
-	if err := t.guard("bind tunnel", unix.NFT_MSG_NEWSETELEM, mark, tunnel); err != nil {
+	if err := t.guard("bind tunnel", tableName.Add, mark, tunnel); err != nil {
 		return err
 	}
 	t.bound[tunnel] = mark
@@ -270,24 +256,22 @@ func (t *Table) Unbind(tunnel uint16) error {
 	if !ok {
 		return nil
 	}
-	if err := t.guard("unbind tunnel", unix.NFT_MSG_DELSETELEM, mark, tunnel); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := t.guard("unbind tunnel", tableName.Remove, mark, tunnel); err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	delete(t.bound, tunnel)
 	return nil
 }
 
-func (t *Table) guard(op string, kind uint16, mark uint32, tunnel uint16) error {
-	return t.commit(op,
-		element(kind, setMembers, markPort(mark, tunnel), nil),
-		element(kind, setTunnels, port16(tunnel), nil))
+func (t *Table) guard(op string, change elements, mark uint32, tunnel uint16) error {
+	return t.commit(op, change(setMembers, nft.Element{Key: markPort(mark, tunnel)}), change(setTunnels, nft.Element{Key: nft.BE16(tunnel)}))
 }
 
-func (t *Table) commit(op string, msgs ...message) error {
+func (t *Table) commit(op string, msgs ...nft.Message) error {
 	if t.conn == nil {
 		return errors.New("portmap: closed")
 	}
-	return t.conn.commit(op, msgs)
+	return t.conn.Commit(op, msgs...)
 }
 
 // hexMark prints marks as the kernel's tools do.

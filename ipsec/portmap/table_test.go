@@ -1,14 +1,14 @@
 package portmap
 
 import (
-	"bytes"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"culvert/board/nft"
 )
 
 const testMask = 0x7fff0000
@@ -21,23 +21,23 @@ type fake struct {
 	closed   bool
 }
 
-func (f *fake) close() error { f.closed = true; return nil }
+func (f *fake) Close() error { f.closed = true; return nil }
 
-func (f *fake) commit(_ string, msgs []message) error {
+func (f *fake) Commit(_ string, msgs ...nft.Message) error {
 	if f.fail != nil {
 		return f.fail
 	}
 	for _, m := range msgs {
-		k := string(m.body)
+		k := string(m.Body)
 		switch {
-		case m.kind == unix.NFT_MSG_NEWSETELEM && f.elements[k]:
-			return &KernelError{Errno: unix.EEXIST}
-		case m.kind == unix.NFT_MSG_DELSETELEM && !f.elements[k]:
-			return &KernelError{Errno: unix.ENOENT}
+		case m.Kind == unix.NFT_MSG_NEWSETELEM && f.elements[k]:
+			return &nft.Error{Errno: unix.EEXIST}
+		case m.Kind == unix.NFT_MSG_DELSETELEM && !f.elements[k]:
+			return &nft.Error{Errno: unix.ENOENT}
 		}
 	}
 	for _, m := range msgs {
-		switch k := string(m.body); m.kind {
+		switch k := string(m.Body); m.Kind {
 		case unix.NFT_MSG_NEWSETELEM:
 			f.elements[k] = true
 		case unix.NFT_MSG_DELSETELEM:
@@ -52,9 +52,9 @@ func (f *fake) commit(_ string, msgs []message) error {
 }
 
 // has says whether the fake holds exactly these elements.
-func (f *fake) has(msgs ...message) bool {
+func (f *fake) has(msgs ...nft.Message) bool {
 	for _, m := range msgs {
-		if !f.elements[string(m.body)] {
+		if !f.elements[string(m.Body)] {
 			return false
 		}
 	}
@@ -74,10 +74,10 @@ func fakeTable(t *testing.T, o Options) (*Table, *fake) {
 }
 
 // arrow is what is in the kernel for one mapping.
-func arrow(mark uint32, source, port uint16) []message {
-	return []message{
-		element(unix.NFT_MSG_NEWSETELEM, mapArriving, markPort(mark, source), port16(port)),
-		element(unix.NFT_MSG_NEWSETELEM, mapLeaving, markPort(mark, port), port16(source)),
+func arrow(mark uint32, source, port uint16) []nft.Message {
+	return []nft.Message{
+		tableName.Add(mapArriving, nft.Element{Key: markPort(mark, source), Data: nft.BE16(port)}),
+		tableName.Add(mapLeaving, nft.Element{Key: markPort(mark, port), Data: nft.BE16(source)}),
 	}
 }
 
@@ -132,7 +132,7 @@ func TestAddRefuses(t *testing.T) {
 			t.Errorf("Add(%#x, %d): %v", test.mark, test.source, err)
 		}
 	}
-	f.fail = &KernelError{Op: "map client", Errno: unix.ENOMEM}
+	f.fail = &nft.Error{Op: "map client", Errno: unix.ENOMEM}
 	if _, err := table.Add(0x10000, 1701); !errors.Is(err, unix.ENOMEM) {
 		t.Error(err)
 	}
@@ -149,7 +149,7 @@ func TestAddRefuses(t *testing.T) {
 		t.Error(err)
 	}
 	// What the kernel does not give up stays ours, and is taken up again.
-	f.fail = &KernelError{Errno: unix.EIO}
+	f.fail = &nft.Error{Errno: unix.EIO}
 	if err := table.Remove(0x10000, 1701); !errors.Is(err, unix.EIO) {
 		t.Error(err)
 	}
@@ -203,9 +203,9 @@ func TestBind(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []message{
-		element(unix.NFT_MSG_NEWSETELEM, setMembers, markPort(0x10000, 7), nil),
-		element(unix.NFT_MSG_NEWSETELEM, setTunnels, port16(7), nil),
+	want := []nft.Message{
+		tableName.Add(setMembers, nft.Element{Key: markPort(0x10000, 7)}),
+		tableName.Add(setTunnels, nft.Element{Key: nft.BE16(7)}),
 	}
 	if !f.has(want...) {
 		t.Error("not bound")
@@ -266,86 +266,18 @@ func TestManyClients(t *testing.T) {
 	}
 }
 
-// littleEndian skips where the golden messages, which netlink has in host order, do not apply.
-func littleEndian(t *testing.T) {
-	t.Helper()
-	if host.Uint16([]byte{1, 0}) != 1 {
-		t.Skip("golden messages are those of a little-endian machine")
-	}
-}
-
 // Written down by hand from linux/netfilter/nf_tables.h.
 func TestGoldenElement(t *testing.T) {
-	littleEndian(t)
-	got := element(unix.NFT_MSG_NEWSETELEM, mapArriving, markPort(0x5f4a0000, 1701), port16(10000))
+	if nft.Native32(1)[0] == 0 {
+		t.Skip("this is the message of a little-endian machine")
+	}
+	got := tableName.Add(mapArriving, nft.Element{Key: markPort(0x5f4a0000, 1701), Data: nft.BE16(10000)})
 	want := "0c000100" + "63756c7665727400" + // table "culvert"
 		"0d000200" + "6172726976696e67" + "00000000" + // set "arriving"
 		"24000380" + "20000180" + // elements, one
 		"10000180" + "0c000100" + "00004a5f" + "06a50000" + // key: the mark in host order, the port in network order
 		"0c000280" + "06000100" + "27100000" // data: the port
-	if s := hex.EncodeToString(got.body); s != want {
+	if s := hex.EncodeToString(got.Body); s != want {
 		t.Errorf("%s, want\n%s", s, want)
 	}
-}
-
-func TestAttr(t *testing.T) {
-	for n := range 9 {
-		b := attr(nil, 5, bytes.Repeat([]byte{0xee}, n))
-		if len(b)%4 != 0 || len(b) < 4+n || len(b) > 4+n+3 || int(host.Uint16(b)) != 4+n || host.Uint16(b[2:]) != 5 {
-			t.Errorf("%d octets: %x", n, b)
-		}
-	}
-}
-
-// reply builds an NLMSG_ERROR.
-func reply(seq uint32, code int32, words string) []byte {
-	body := host.AppendUint32(nil, uint32(code))
-	body = append(body, make([]byte, lenHeader)...) // of the request
-	flags := uint16(unix.NLM_F_CAPPED)
-	if words != "" {
-		flags |= unix.NLM_F_ACK_TLVS
-		body = attr(body, unix.NLMSGERR_ATTR_MSG, text(words))
-	}
-	b := host.AppendUint32(nil, uint32(lenHeader+len(body)))
-	b = host.AppendUint16(b, unix.NLMSG_ERROR)
-	b = host.AppendUint16(b, flags)
-	b = host.AppendUint32(b, seq)
-	return append(append(b, 0, 0, 0, 0), body...)
-}
-
-func TestAnswer(t *testing.T) {
-	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
-	const first, last = 0xfffffffe, 3 // the sequence numbers have just wrapped
-	for _, test := range []struct {
-		name string
-		b    []byte
-		done bool
-		err  string
-	}{
-		{"acknowledged", reply(last, 0, ""), true, "<nil>"},
-		{"refused", reply(1, -int32(unix.EEXIST), "not so"), true, "portmap: op: file exists (not so)"},
-		{"refused without a word", reply(first, -int32(unix.EPERM), ""), true, "portmap: op: operation not permitted"},
-		{"the error stands before the acknowledgement", join(reply(2, -int32(unix.ENOENT), ""), reply(last, 0, "")), true, "portmap: op: no such file or directory"},
-		{"of an earlier batch", join(reply(first-1, -int32(unix.ENOENT), ""), reply(last, 0, "")), true, "<nil>"},
-		{"only of an earlier batch", reply(first-1, 0, ""), false, "<nil>"},
-		{"of one in the middle", reply(0, 0, ""), false, "<nil>"},
-		{"nothing", nil, false, "<nil>"},
-		{"a length of nothing", make([]byte, lenHeader), true, "portmap: op: netlink message of 0 octets in 16"},
-	} {
-		done, err := answer("op", test.b, first, last)
-		if done != test.done || fmt.Sprint(err) != test.err {
-			t.Errorf("%s: %v, %v", test.name, done, err)
-		}
-		for n := range test.b { // never a success that was cut off
-			if done, err := answer("op", test.b[:n], first, last); done && err == nil && n < len(test.b) {
-				t.Errorf("%s, cut to %d of %d octets: taken for a success", test.name, n, len(test.b))
-			}
-		}
-	}
-}
-
-func FuzzAnswer(f *testing.F) {
-	f.Add(reply(1, 0, ""))
-	f.Add(reply(2, -17, "exists"))
-	f.Fuzz(func(t *testing.T, b []byte) { answer("op", b, 1, 9) })
 }

@@ -1,17 +1,17 @@
 package netif
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"culvert/board/nft"
 )
 
-// ErrNoMSS means that the kernel cannot change TCP's MSS for us: it has no nf_tables of the inet family.
-var ErrNoMSS = errors.New("the kernel has no nf_tables of the inet family (CONFIG_NF_TABLES_INET, modprobe nf_tables), by which TCP's MSS is lowered to what fits through a tunnel: " +
-	"path MTU discovery has to work, or set change-tcp-mss = false")
+// ErrNoMSS means that the kernel cannot change TCP's MSS for us.
+var ErrNoMSS = errors.New("TCP's MSS cannot be lowered to what fits through a tunnel: path MTU discovery has to work, or set change-tcp-mss = false")
 
 // clamp lowers the MSS that connections through our interfaces begin with, in a table of our own:
 //
@@ -24,20 +24,15 @@ var ErrNoMSS = errors.New("the kernel has no nf_tables of the inet family (CONFI
 //
 // The kernel never raises an MSS so. The table is there while it has something to do.
 type clamp struct {
-	s     *nftSocket
+	conn  *nft.Conn
 	ports map[int]int // interface index to MTU
 }
 
 const (
-	clampTable = "culvert-mss"
-	map4, map6 = "mss4", "mss6"
+	clampTable nft.Table = "culvert-mss"
+	map4, map6           = "mss4", "mss6"
 
 	tcpHeaders4, tcpHeaders6 = 40, 60 // of IP and TCP, in octets
-	tableOwner               = 2      // NFT_TABLE_F_OWNER
-	setMap                   = 8      // NFT_SET_MAP
-	optionMSS                = 2
-	hookForward              = 2
-	mangle                   = -150
 )
 
 // ClampMSS lowers the MSS of TCP connections that are forwarded through the interface to what fits into packets of mtu
@@ -68,14 +63,14 @@ func (n *Netif) clamp(index, mtu int) error {
 		}
 		n.mss = c
 	}
-	var msgs []nftMessage
+	var msgs []nft.Message
 	if old != 0 {
-		msgs = append(msgs, elements(unix.NFT_MSG_DELSETELEM, 0, index, old)...)
+		msgs = append(msgs, clampRemove(index, old)...)
 	}
 	if mtu != 0 {
-		msgs = append(msgs, elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, index, mtu)...)
+		msgs = append(msgs, clampAdd(index, mtu)...)
 	}
-	err := c.s.commit(unix.NFPROTO_INET, msgs...)
+	err := c.conn.Commit("lower MSS", msgs...)
 	if err == nil {
 		c.ports[index] = mtu
 		if mtu == 0 {
@@ -90,83 +85,48 @@ func (n *Netif) clamp(index, mtu int) error {
 }
 
 func newClamp() (*clamp, error) {
-	s, err := dialNFT()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoMSS, err)
-	}
-	for _, flags := range []uint32{tableOwner, 0} { // before Linux 5.12 a table has no owner
-		if flags == 0 { // and one that a killed process left is still there
-			s.commit(unix.NFPROTO_INET, nftMessage{unix.NFT_MSG_DELTABLE, 0, text(unix.NFTA_TABLE_NAME, clampTable)})
-		}
-		if err = s.commit(unix.NFPROTO_INET, clampRules(flags)...); err == nil {
-			return &clamp{s: s, ports: make(map[int]int)}, nil
-		}
-	}
-	s.close()
+	conn, err := nft.Own(clampTable, clampRules()...)
 	if errors.Is(err, syscall.EPERM) {
 		return nil, mend(err)
 	}
-	return nil, fmt.Errorf("%w: %w", ErrNoMSS, err)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoMSS, err)
+	}
+	return &clamp{conn: conn, ports: make(map[int]int)}, nil
 }
 
 // close removes the table.
 func (c *clamp) close() {
-	c.s.commit(unix.NFPROTO_INET, nftMessage{unix.NFT_MSG_DELTABLE, 0, text(unix.NFTA_TABLE_NAME, clampTable)})
-	c.s.close()
+	c.conn.Commit("remove table", clampTable.Delete())
+	c.conn.Close()
 }
 
-// clampRules are the requests that make the table.
-func clampRules(flags uint32) []nftMessage {
-	const create = unix.NLM_F_CREATE
-	set := func(name string, id uint32) nftMessage {
-		return nftMessage{unix.NFT_MSG_NEWSET, create, join(text(unix.NFTA_SET_TABLE, clampTable), text(unix.NFTA_SET_NAME, name),
-			be32(unix.NFTA_SET_FLAGS, setMap), be32(unix.NFTA_SET_KEY_TYPE, 9), be32(unix.NFTA_SET_KEY_LEN, 4),
-			be32(unix.NFTA_SET_DATA_TYPE, 13), be32(unix.NFTA_SET_DATA_LEN, 2), be32(unix.NFTA_SET_ID, id))} // names of the types for nft(8): iface_index, inet_service
+// clampRules are what the table says.
+func clampRules() []nft.Message {
+	const syn, rst = 2, 4
+	lower := func(family byte, key uint32, dict string) nft.Message {
+		return clampTable.Rule("clamp", nft.Family(family), nft.Meta(key), nft.Map(dict, nft.Value), nft.StoreMSS(nft.Value))
 	}
-	rule := func(chain string, exprs ...[]byte) nftMessage {
-		return nftMessage{unix.NFT_MSG_NEWRULE, create | unix.NLM_F_APPEND, join(text(unix.NFTA_RULE_TABLE, clampTable),
-			text(unix.NFTA_RULE_CHAIN, chain), nest(nil, unix.NFTA_RULE_EXPRESSIONS, exprs...))}
-	}
-	lower := func(family byte, key uint32, name string, id uint32) nftMessage {
-		return rule("clamp", loadMeta(unix.NFT_META_NFPROTO), equals(family), loadMeta(key),
-			expr("lookup", text(unix.NFTA_LOOKUP_SET, name), be32(unix.NFTA_LOOKUP_SET_ID, id), be32(unix.NFTA_LOOKUP_SREG, nftReg1), be32(unix.NFTA_LOOKUP_DREG, nftReg2)),
-			expr("exthdr", be32(unix.NFTA_EXTHDR_SREG, nftReg2), attr(nil, unix.NFTA_EXTHDR_TYPE, []byte{optionMSS}),
-				be32(unix.NFTA_EXTHDR_OFFSET, 2), be32(unix.NFTA_EXTHDR_LEN, 2), be32(unix.NFTA_EXTHDR_OP, unix.NFT_EXTHDR_OP_TCPOPT)))
-	}
-	const priority = 1<<32 + mangle
-	return []nftMessage{
-		{unix.NFT_MSG_NEWTABLE, create, join(text(unix.NFTA_TABLE_NAME, clampTable), be32(unix.NFTA_TABLE_FLAGS, flags))},
-		set(map4, 1), set(map6, 2),
-		{unix.NFT_MSG_NEWCHAIN, create, join(text(unix.NFTA_CHAIN_TABLE, clampTable), text(unix.NFTA_CHAIN_NAME, "clamp"))},
-		{unix.NFT_MSG_NEWCHAIN, create, join(text(unix.NFTA_CHAIN_TABLE, clampTable), text(unix.NFTA_CHAIN_NAME, "forward"),
-			nest(nil, unix.NFTA_CHAIN_HOOK, be32(unix.NFTA_HOOK_HOOKNUM, hookForward), be32(unix.NFTA_HOOK_PRIORITY, priority)),
-			text(unix.NFTA_CHAIN_TYPE, "filter"))},
-		rule("forward", loadMeta(unix.NFT_META_L4PROTO), equals(unix.IPPROTO_TCP),
-			expr("payload", be32(unix.NFTA_PAYLOAD_DREG, nftReg1), be32(unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_TRANSPORT_HEADER),
-				be32(unix.NFTA_PAYLOAD_OFFSET, 13), be32(unix.NFTA_PAYLOAD_LEN, 1)),
-			expr("bitwise", be32(unix.NFTA_BITWISE_SREG, nftReg1), be32(unix.NFTA_BITWISE_DREG, nftReg1), be32(unix.NFTA_BITWISE_LEN, 1),
-				value(unix.NFTA_BITWISE_MASK, []byte{6}), value(unix.NFTA_BITWISE_XOR, []byte{0})),
-			equals(2),
-			expr("immediate", be32(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT), nest(nil, unix.NFTA_IMMEDIATE_DATA,
-				nest(nil, unix.NFTA_DATA_VERDICT, be32(unix.NFTA_VERDICT_CODE, 1<<32+unix.NFT_JUMP), text(unix.NFTA_VERDICT_CHAIN, "clamp"))))),
-		lower(unix.NFPROTO_IPV4, unix.NFT_META_OIF, map4, 1), lower(unix.NFPROTO_IPV4, unix.NFT_META_IIF, map4, 1),
-		lower(unix.NFPROTO_IPV6, unix.NFT_META_OIF, map6, 2), lower(unix.NFPROTO_IPV6, unix.NFT_META_IIF, map6, 2),
+	return []nft.Message{
+		clampTable.Set(nft.Set{Name: map4, Key: nft.IfIndex, Data: nft.Port}), // nft(8) has no type for an MSS
+		clampTable.Set(nft.Set{Name: map6, Key: nft.IfIndex, Data: nft.Port}),
+		clampTable.Chain("clamp"),
+		clampTable.BaseChain("forward", nft.Hook{Type: "filter", Number: unix.NF_INET_FORWARD, Priority: nft.PriorityMangle}),
+		clampTable.Rule("forward", nft.Protocol(unix.IPPROTO_TCP), nft.Load(nft.TCPFlags, nft.Key), nft.And(nft.Key, syn|rst), nft.Equal(nft.Key, syn), nft.Jump("clamp")),
+		lower(unix.NFPROTO_IPV4, unix.NFT_META_OIF, map4), lower(unix.NFPROTO_IPV4, unix.NFT_META_IIF, map4),
+		lower(unix.NFPROTO_IPV6, unix.NFT_META_OIF, map6), lower(unix.NFPROTO_IPV6, unix.NFT_META_IIF, map6),
 	}
 }
 
-// elements put an interface into both maps, or take it out.
-func elements(kind, flags uint16, index, mtu int) (msgs []nftMessage) {
-	for _, m := range []struct {
-		name    string
-		headers int
-	}{{map4, tcpHeaders4}, {map6, tcpHeaders6}} {
-		mss := uint16(max(mtu-m.headers, 1))
-		element := [][]byte{value(unix.NFTA_SET_ELEM_KEY, host.AppendUint32(nil, uint32(index)))}
-		if kind == unix.NFT_MSG_NEWSETELEM {
-			element = append(element, value(unix.NFTA_SET_ELEM_DATA, binary.BigEndian.AppendUint16(nil, mss)))
-		}
-		msgs = append(msgs, nftMessage{kind, flags, join(text(unix.NFTA_SET_ELEM_LIST_TABLE, clampTable), text(unix.NFTA_SET_ELEM_LIST_SET, m.name),
-			nest(nil, unix.NFTA_SET_ELEM_LIST_ELEMENTS, nest(nil, unix.NFTA_LIST_ELEM, element...)))})
-	}
-	return msgs
+// clampAdd puts an interface into both maps, and clampRemove takes it out.
+func clampAdd(index, mtu int) []nft.Message {
+	return []nft.Message{clampTable.Add(map4, lowest(index, mtu-tcpHeaders4)), clampTable.Add(map6, lowest(index, mtu-tcpHeaders6))}
+}
+
+func clampRemove(index, mtu int) []nft.Message {
+	return []nft.Message{clampTable.Remove(map4, lowest(index, mtu-tcpHeaders4)), clampTable.Remove(map6, lowest(index, mtu-tcpHeaders6))}
+}
+
+func lowest(index, mss int) nft.Element {
+	return nft.Element{Key: nft.Native32(uint32(index)), Data: nft.BE16(uint16(max(mss, 1)))}
 }

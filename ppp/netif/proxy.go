@@ -1,6 +1,7 @@
 package netif
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -137,7 +138,7 @@ func ourProxies() (found []proxy, err error) {
 		if err != nil {
 			return nil, err
 		}
-		p, ours := proxy{index: int(int32(host.Uint32(m[4:])))}, false
+		p, ours := proxy{index: int(int32(binary.NativeEndian.Uint32(m[4:])))}, false
 		for _, a := range attrs {
 			switch a.Attr.Type {
 			case unix.NDA_DST:

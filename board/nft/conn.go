@@ -1,4 +1,4 @@
-package portmap
+package nft
 
 import (
 	"encoding/binary"
@@ -19,85 +19,91 @@ const (
 
 var host = binary.NativeEndian
 
-// KernelError is a refusal by the kernel.
-type KernelError struct {
+// Error is a refusal by the kernel.
+type Error struct {
 	Op     string
 	Errno  unix.Errno
 	Reason string // extended acknowledgement, may be empty
 }
 
-func (e *KernelError) Error() string {
+func (e *Error) Error() string {
 	if e.Reason != "" {
-		return fmt.Sprintf("portmap: %s: %s (%s)", e.Op, e.Errno, e.Reason)
+		return fmt.Sprintf("nftables: %s: %s (%s)", e.Op, e.Errno, e.Reason)
 	}
-	return fmt.Sprintf("portmap: %s: %s", e.Op, e.Errno)
+	return fmt.Sprintf("nftables: %s: %s", e.Op, e.Errno)
 }
 
-func (e *KernelError) Unwrap() error { return e.Errno }
+func (e *Error) Unwrap() error { return e.Errno }
 
-// message is one request to nf_tables.
-type message struct {
-	kind, flags uint16 // NFT_MSG_*, NLM_F_*
-	body        []byte
+// Message is one request to nf_tables.
+type Message struct {
+	Kind, Flags uint16 // NFT_MSG_*, NLM_F_*
+	Body        []byte // attributes
 }
 
-// conn is a socket of nf_tables. The table belongs to it: the kernel removes the table with the socket.
-type conn struct {
+// Conn is a socket of nf_tables. Tables made as owned belong to it: the kernel removes them with the socket. It is for
+// one goroutine at a time.
+type Conn struct {
 	fd  int
 	seq uint32
 	in  [8192]byte
 }
 
-func dial() (*conn, error) {
+// Dial opens a Conn to the network namespace of the calling thread.
+func Dial() (*Conn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
-		return nil, fmt.Errorf("portmap: open netlink: %w", err)
+		return nil, fmt.Errorf("nftables: open netlink: %w", err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("portmap: bind netlink: %w", err)
+		return nil, fmt.Errorf("nftables: bind netlink: %w", err)
 	}
 	tv := unix.NsecToTimeval(int64(answerTime))
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 	unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
-	return &conn{fd: fd}, nil
+	return &Conn{fd: fd}, nil
 }
 
-func (c *conn) close() error { return unix.Close(c.fd) }
+// Close ends the connection, and with it the tables that belong to it.
+func (c *Conn) Close() error { return unix.Close(c.fd) }
 
-// commit makes all the changes or none.
-func (c *conn) commit(op string, msgs []message) error { return c.batch(op, msgs, true) }
+// Commit makes all the changes or none. The error of what the kernel refuses is an [Error] that names op.
+func (c *Conn) Commit(op string, msgs ...Message) error { return c.batch(op, msgs, true) }
 
-// check asks whether commit would succeed: a batch without an end is validated and thrown away.
-func (c *conn) check(op string, msgs []message) error { return c.batch(op, msgs, false) }
+// Check asks whether Commit would succeed: a batch without an end is validated and thrown away.
+func (c *Conn) Check(op string, msgs ...Message) error { return c.batch(op, msgs, false) }
 
-func (c *conn) batch(op string, msgs []message, end bool) error {
+func (c *Conn) batch(op string, msgs []Message, end bool) error {
 	first := c.seq + 1
 	b := c.append(nil, unix.NFNL_MSG_BATCH_BEGIN, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
 	for i, m := range msgs {
-		flags := m.flags
+		flags := m.Flags
 		if i == len(msgs)-1 {
 			flags |= unix.NLM_F_ACK // errors come by themselves, and before it
 		}
-		b = c.append(b, unix.NFNL_SUBSYS_NFTABLES<<8|m.kind, flags, unix.NFPROTO_INET, 0, m.body)
+		b = c.append(b, unix.NFNL_SUBSYS_NFTABLES<<8|m.Kind, flags, unix.NFPROTO_INET, 0, m.Body)
 	}
 	last := c.seq
 	if end {
 		b = c.append(b, unix.NFNL_MSG_BATCH_END, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
 	}
+	if len(b) > sendBuffer { // a socket's own takes some 100 KB
+		unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*len(b))
+	}
 	if err := retry(func() error { return unix.Sendto(c.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) }); err != nil {
-		return fmt.Errorf("portmap: %s: send: %w", op, err)
+		return fmt.Errorf("nftables: %s: send: %w", op, err)
 	}
 	for {
 		var n int
 		var from unix.Sockaddr
 		err := retry(func() (err error) { n, from, err = unix.Recvfrom(c.fd, c.in[:], 0); return err })
 		if err == unix.EAGAIN {
-			return fmt.Errorf("portmap: %s: no answer from the kernel in %s", op, answerTime)
+			return fmt.Errorf("nftables: %s: no answer from the kernel in %s", op, answerTime)
 		}
 		if err != nil {
-			return fmt.Errorf("portmap: %s: receive: %w", op, err)
+			return fmt.Errorf("nftables: %s: receive: %w", op, err)
 		}
 		if nl, ok := from.(*unix.SockaddrNetlink); !ok || nl.Pid != 0 {
 			continue
@@ -108,8 +114,11 @@ func (c *conn) batch(op string, msgs []message, end bool) error {
 	}
 }
 
+// sendBuffer is what the smallest of the kernels' defaults holds, with its own overhead.
+const sendBuffer = 32 << 10
+
 // append writes one message with the next sequence number.
-func (c *conn) append(b []byte, kind, flags uint16, family uint8, subsystem uint16, body []byte) []byte {
+func (c *Conn) append(b []byte, kind, flags uint16, family uint8, subsystem uint16, body []byte) []byte {
 	c.seq++
 	b = host.AppendUint32(b, uint32(lenHeader+lenFamily+len(body)))
 	b = host.AppendUint16(b, kind)
@@ -126,7 +135,7 @@ func answer(op string, b []byte, first, last uint32) (done bool, err error) {
 	for len(b) >= lenHeader {
 		n := int(min(host.Uint32(b), uint32(len(b)+1)))
 		if n < lenHeader || n > len(b) {
-			return true, fmt.Errorf("portmap: %s: netlink message of %d octets in %d", op, n, len(b))
+			return true, fmt.Errorf("nftables: %s: netlink message of %d octets in %d", op, n, len(b))
 		}
 		m, seq := b[:n], host.Uint32(b[8:])
 		b = b[min((n+3)&^3, len(b)):]
@@ -134,12 +143,12 @@ func answer(op string, b []byte, first, last uint32) (done bool, err error) {
 			continue
 		}
 		if len(m) < lenHeader+4 {
-			return true, fmt.Errorf("portmap: %s: acknowledgement of %d octets", op, len(m))
+			return true, fmt.Errorf("nftables: %s: acknowledgement of %d octets", op, len(m))
 		}
 		code := int32(host.Uint32(m[lenHeader:]))
 		switch {
 		case code < 0:
-			return true, &KernelError{op, unix.Errno(-code), reason(m)}
+			return true, &Error{op, unix.Errno(-code), reason(m)}
 		case seq == last:
 			return true, nil
 		}
@@ -165,21 +174,6 @@ func reason(m []byte) string {
 	}
 	return ""
 }
-
-// attr appends one attribute, padded.
-func attr(b []byte, kind uint16, data []byte) []byte {
-	b = host.AppendUint16(b, uint16(unix.NLA_HDRLEN+len(data)))
-	b = host.AppendUint16(b, kind)
-	b = append(b, data...)
-	return append(b, make([]byte, -len(data)&3)...)
-}
-
-// nest appends an attribute that consists of attributes.
-func nest(b []byte, kind uint16, attrs []byte) []byte {
-	return attr(b, kind|unix.NLA_F_NESTED, attrs)
-}
-
-func text(s string) []byte { return append([]byte(s), 0) }
 
 func retry(f func() error) error {
 	for {
