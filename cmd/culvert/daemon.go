@@ -255,7 +255,7 @@ func (d *daemon) openIPsec() (err error) {
 		DialFailed: d.dialFailed,
 	})
 	d.loop.add(d.ike)
-	d.natt.Serve(d.receiveIKE)
+	d.natt.Serve(d.receiveIKE, d.receiveFirst)
 	d.esp.Serve(func(ev ipsec.Event) {
 		d.loop.post(func(now time.Time) { d.backendEvent(now, ev) })
 	})
@@ -267,15 +267,20 @@ func (d *daemon) openIPsec() (err error) {
 
 // receiveIKE hands on a message of the key exchange; msg is valid only during the call.
 func (d *daemon) receiveIKE(p ipsec.Path, msg []byte) {
-	offer := d.loop.offer
-	if ikev1.Begins(msg) {
-		offer = d.loop.offerFirst
-		if !d.loop.roomForFirst() { // not even copied
-			return
-		}
-	}
 	msg = append([]byte(nil), msg...)
-	offer(func(now time.Time) { d.ike.Receive(now, p, msg) })
+	d.loop.offer(func(now time.Time) { d.ike.Receive(now, p, msg) })
+}
+
+// receiveFirst hands on what exchanges begin with, and comes back when it has been answered: a flood waits in the kernel,
+// which drops what is too much.
+func (d *daemon) receiveFirst(list []natt.Message) {
+	d.loop.last(func(now time.Time) {
+		d.natt.Together(func() {
+			for _, m := range list {
+				d.ike.Receive(now, m.Path, m.Data)
+			}
+		})
+	})
 }
 
 // sealer is ESP: the kernel's, or our own.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -19,6 +18,7 @@ type loop struct {
 	net   chan func(now time.Time)
 	first chan func(now time.Time) // what strangers begin with, behind everything else
 	done  chan func(now time.Time)
+	over  chan struct{} // closed when the loop has ended
 	cores map[core]struct{}
 	// dropped counts datagrams that arrived faster than the loop could take them.
 	dropped atomic.Uint64
@@ -29,14 +29,12 @@ type loop struct {
 // inboxSize bounds what a flood can queue: 256 datagrams of an MTU each are 400 KB at the worst.
 const inboxSize = 256
 
-// firstSize is short: what waits in there longer than a moment has been sent again.
-const firstSize = 64
-
 func newLoop() *loop {
 	return &loop{
 		net:   make(chan func(time.Time), inboxSize),
-		first: make(chan func(time.Time), firstSize),
+		first: make(chan func(time.Time)),
 		done:  make(chan func(time.Time), inboxSize),
+		over:  make(chan struct{}),
 		cores: make(map[core]struct{}),
 	}
 }
@@ -56,29 +54,15 @@ func (l *loop) offer(f func(now time.Time)) bool {
 	}
 }
 
-// offerFirst queues what a stranger begins with, or drops it: a flood of such must not keep the loop from those who have
-// begun already.
-func (l *loop) offerFirst(f func(now time.Time)) bool {
+// last runs f when there is nothing else to do, and waits for its end: what strangers begin with must not keep the loop
+// from those who have begun already.
+func (l *loop) last(f func(now time.Time)) {
+	ran := make(chan struct{})
 	select {
-	case l.first <- f:
-		return true
-	default:
-		l.dropped.Add(1)
-		return false
+	case l.first <- func(now time.Time) { f(now); close(ran) }:
+		<-ran
+	case <-l.over:
 	}
-}
-
-// roomForFirst says whether offerFirst would take anything now. It lets the loop run before it says no: where there is
-// one processor, a burst would fill the queue before the loop had seen any of it.
-func (l *loop) roomForFirst() bool {
-	if len(l.first) < firstSize {
-		return true
-	}
-	if runtime.Gosched(); len(l.first) < firstSize {
-		return true
-	}
-	l.dropped.Add(1)
-	return false
 }
 
 // post queues the result of work that must not be lost. The loop itself never posts: it would wait for itself.
@@ -102,6 +86,7 @@ func (l *loop) call(ctx context.Context, f func(now time.Time)) bool {
 
 // run turns until until() says it is over, which is asked after every turn.
 func (l *loop) run(until func(now time.Time) bool) {
+	defer close(l.over)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {

@@ -44,27 +44,33 @@ func TestLoopTicksAtDeadlines(t *testing.T) {
 	})
 }
 
-// What strangers begin with waits for everything else, and does not fill the room of the others.
+// What strangers begin with waits for everything else, and whoever brings it waits for its end, or the loop's.
 func TestLoopStrangersLast(t *testing.T) {
-	l := newLoop()
-	var order []string
-	say := func(s string) func(time.Time) { return func(time.Time) { order = append(order, s) } }
-	for range firstSize {
-		if !l.offerFirst(say("first")) {
-			t.Fatal("refused with room left")
+	synctest.Test(t, func(t *testing.T) {
+		l := newLoop()
+		var order []string
+		say := func(s string) func(time.Time) { return func(time.Time) { order = append(order, s) } }
+		returned := 0
+		for range 3 {
+			go func() { l.last(say("first")); returned++ }()
 		}
-	}
-	if l.offerFirst(say("too many")) || l.dropped.Load() != 1 {
-		t.Error("there is no bound")
-	}
-	if !l.offer(say("net")) {
-		t.Error("strangers fill the room of the others")
-	}
-	l.post(say("done"))
-	l.drain()
-	if len(order) != firstSize+2 || order[0] != "done" || order[1] != "net" {
-		t.Errorf("order %v", order[:2])
-	}
+		synctest.Wait()
+		if !l.offer(say("net")) {
+			t.Error("strangers fill the room of the others")
+		}
+		l.post(say("done"))
+		if returned != 0 {
+			t.Error("whoever brings the first messages does not wait")
+		}
+		l.drain()
+		synctest.Wait()
+		if len(order) < 3 || order[0] != "done" || order[1] != "net" || order[2] != "first" || returned != len(order)-2 {
+			t.Errorf("order %v, %d have returned", order, returned)
+		}
+		l.run(func(time.Time) bool { return true })
+		go l.last(say("late")) // returns, or the test would say that it is stuck
+		synctest.Wait()
+	})
 }
 
 func TestLoopDropsWhatItCannotTake(t *testing.T) {

@@ -261,6 +261,9 @@ func (s source) IPsecStatistics() (rows []console.Counter) {
 			}
 		}
 		rows = append(rows, s.d.userDrops()...)
+		if s.d.natt != nil {
+			rows = append(rows, console.Counter{Name: "ike-overrun", Value: s.d.natt.Stats().Overrun})
+		}
 		rows = append(rows, console.Counter{Name: "loop-dropped", Value: s.d.loop.dropped.Load()})
 	})
 	return rows

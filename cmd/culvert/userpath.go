@@ -43,9 +43,9 @@ func (u userESP) Close() error { return errors.Join(u.raw.Close(), u.Backend.Clo
 // nattOptions are those of the sockets of IKE; encapsulated ESP on them is the kernel's or ours.
 func (d *daemon) nattOptions(log *slog.Logger) natt.Options {
 	if d.path.esp == inKernel {
-		return natt.Options{Encap: true, Log: log}
+		return natt.Options{Encap: true, Strangers: true, Log: log}
 	}
-	return natt.Options{ESP: d.espReader, Log: log}
+	return natt.Options{ESP: d.espReader, Strangers: true, Log: log}
 }
 
 // openUserESP makes the backend; its sockets are those of IKE, and raw ones.

@@ -171,7 +171,7 @@ func newEnd(t testing.TB, wire, home *place, local, remote netip.Addr, suite ips
 			t.Fatal(err)
 		}
 	}
-	d.natt.Serve(func(ipsec.Path, []byte) {})
+	d.natt.Serve(func(ipsec.Path, []byte) {}, nil)
 	d.serveUserESP()
 
 	spec := l2tp.TunnelSpec{Local: 1, Remote: 1, Peer: l2tp.Peer{Local: netip.AddrPortFrom(local, l2tpPort),

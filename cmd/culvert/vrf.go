@@ -39,7 +39,7 @@ func (d *daemon) enterVRF(name string) error {
 		return err
 	}
 	o := d.nattOptions(d.logger("ipsec"))
-	o.Device = name
+	o.Device, o.Strangers = name, false
 	conns, err := natt.Open(o)
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ func (d *daemon) enterVRF(name string) error {
 		d.vrfs = make(map[string]*natt.Conns)
 	}
 	d.vrfs[name] = conns
-	conns.Serve(d.receiveIKE)
+	conns.Serve(d.receiveIKE, d.receiveFirst)
 	return nil
 }
 

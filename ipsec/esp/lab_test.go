@@ -110,7 +110,7 @@ func (n *namespace) ours(crypto *hwcrypto.Providers) *ours {
 			o.up <- delivery{m, local, remote, string(payload)}
 		},
 	})
-	o.natt.Serve(func(ipsec.Path, []byte) {})
+	o.natt.Serve(func(ipsec.Path, []byte) {}, nil)
 	o.raw.Serve(reader)
 	n.t.Cleanup(func() { o.natt.Close(); o.raw.Close(); o.Close() })
 	return o

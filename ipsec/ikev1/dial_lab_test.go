@@ -66,7 +66,7 @@ func newLive(t *testing.T, node *lab.Node) *live {
 	conns.Serve(func(p ipsec.Path, msg []byte) {
 		msg = append([]byte(nil), msg...)
 		v.inbox <- func(now time.Time) { v.e.Receive(now, p, msg) }
-	})
+	}, nil)
 	v.xfrm.Serve(func(ev ipsec.Event) { v.inbox <- func(now time.Time) { v.e.Event(now, ev) } })
 	go v.loop()
 	t.Cleanup(func() {

@@ -433,9 +433,3 @@ func addressBlock(a netip.Addr) netip.Prefix {
 	p, _ := a.Prefix(bits)
 	return p
 }
-
-// Begins says whether a datagram is what an exchange with a stranger begins with: its responder cookie is zero. It is for
-// whoever has to decide, before there is time to look closer, what to drop.
-func Begins(msg []byte) bool {
-	return len(msg) >= isakmp.HeaderLen && [8]byte(msg[8:16]) == [8]byte{}
-}

@@ -36,6 +36,8 @@ type Options struct {
 	// this process: recv with each packet, flush when those that arrived together have been handed over. Both are called
 	// from the socket's goroutine; recv must not keep the slice. Without ESP such datagrams are counted and dropped.
 	ESP func() (recv func(p ipsec.Path, datagram []byte), flush func())
+	// Strangers gives what exchanges begin with queues of their own.
+	Strangers bool
 	// Device is the VRF that the sockets are in, empty for none. Sockets of the same ports outside of it have to be shared
 	// before (Conns.Share).
 	Device string
@@ -50,6 +52,7 @@ type Stats struct {
 	Runts      uint64 // shorter than any message of the protocol, dropped
 	Truncated  uint64 // longer than MaxMessage, dropped
 	ReadErrors uint64
+	Overrun    uint64 // dropped by the kernel, whose queue for us was full
 }
 
 // Conns are the open sockets. Send, Keepalive and Stats may be called from any goroutine.
@@ -58,6 +61,9 @@ type Conns struct {
 	esp   func() (recv func(p ipsec.Path, datagram []byte), flush func())
 	log   *slog.Logger
 	stats struct{ ike, esp, keepalives, runts, truncated, readErrors atomic.Uint64 }
+
+	mu   sync.Mutex // guards held
+	held held
 }
 
 // sock is one bound socket.
@@ -66,6 +72,9 @@ type sock struct {
 	dgrams *dgram.Conn
 	local  netip.AddrPort // the address may be unspecified
 	marker bool           // a NATTPort: IKE is behind the non-ESP marker
+
+	strangers bool         // a second one, for first messages alone; nothing is sent on it
+	burst     *dgram.Burst // for Together
 
 	send sync.Mutex // guards buf
 	buf  []byte
@@ -112,29 +121,22 @@ func Open(o Options) (*Conns, error) {
 				return nil, err
 			}
 			c.socks = append(c.socks, s)
+			if !o.Strangers {
+				continue
+			}
+			first, err := c.part(s, o)
+			if err != nil {
+				o.Log.Info("a flood of first messages will hold up the others of IKE: the kernel cannot part them", "local", s.local, "error", err)
+				continue
+			}
+			c.socks = append(c.socks, first)
 		}
 	}
 	return c, nil
 }
 
 func (c *Conns) listen(at netip.AddrPort, natt bool, o Options) (*sock, error) {
-	network := "udp4"
-	if at.Addr().Is6() {
-		network = "udp6" // for a literal address Go sets IPV6_V6ONLY by the network's name
-	}
-	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var err error
-		cerr := raw.Control(func(fd uintptr) {
-			if o.Device != "" {
-				if err = enter(int(fd), o.Device); err != nil {
-					return
-				}
-			}
-			err = c.prepare(int(fd), at.Addr().Is6(), natt && o.Encap)
-		})
-		return errors.Join(cerr, err)
-	}}
-	pc, err := lc.ListenPacket(context.Background(), network, at.String())
+	s, err := c.bind(at, natt, o, nil)
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		return nil, fmt.Errorf("natt: UDP %d on %s: %w: stop the other IKE daemon (strongSwan's charon, libreswan's pluto, racoon) or listen on other addresses: %w",
@@ -144,14 +146,41 @@ func (c *Conns) listen(at netip.AddrPort, natt bool, o Options) (*sock, error) {
 	case err != nil:
 		return nil, fmt.Errorf("natt: UDP %d on %s: %w", at.Port(), at.Addr(), err)
 	}
-	s := &sock{conn: pc.(*net.UDPConn), local: at, marker: natt}
-	data := natt && c.esp != nil
-	if s.dgrams, err = dgram.New(s.conn, dgram.Options{IPv6: at.Addr().Is6(), Join: data}); err != nil {
-		s.conn.Close()
-		return nil, fmt.Errorf("natt: UDP %d on %s: %w", at.Port(), at.Addr(), err)
-	}
-	if data {
+	if natt && c.esp != nil {
 		s.dgrams.SetBuffers(dataBuffer)
+	}
+	return s, nil
+}
+
+// bind opens a socket; before it is bound, more is done with it, where there is more.
+func (c *Conns) bind(at netip.AddrPort, natt bool, o Options, more func(fd uintptr) error) (*sock, error) {
+	network := "udp4"
+	if at.Addr().Is6() {
+		network = "udp6" // for a literal address Go sets IPV6_V6ONLY by the network's name
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		return control(raw, func(fd uintptr) error {
+			if o.Device != "" {
+				if err := enter(int(fd), o.Device); err != nil {
+					return err
+				}
+			}
+			if more != nil {
+				if err := more(fd); err != nil {
+					return err
+				}
+			}
+			return c.prepare(int(fd), at.Addr().Is6(), natt && o.Encap)
+		})
+	}}
+	pc, err := lc.ListenPacket(context.Background(), network, at.String())
+	if err != nil {
+		return nil, err
+	}
+	s := &sock{conn: pc.(*net.UDPConn), local: at, marker: natt}
+	if s.dgrams, err = dgram.New(s.conn, dgram.Options{IPv6: at.Addr().Is6(), Join: natt && c.esp != nil}); err != nil {
+		s.conn.Close()
+		return nil, err
 	}
 	return s, nil
 }
@@ -203,12 +232,7 @@ func enter(fd int, device string) error {
 func (c *Conns) Share() error {
 	var errs []error
 	for _, s := range c.socks {
-		raw, err := s.conn.SyscallConn()
-		if err == nil {
-			cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
-			err = errors.Join(err, cerr)
-		}
-		errs = append(errs, err)
+		errs = append(errs, s.control(func(fd uintptr) error { return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) }))
 	}
 	return errors.Join(errs...)
 }
@@ -223,18 +247,24 @@ func (c *Conns) Close() error {
 }
 
 // Locals returns what the sockets are bound to; addresses may be unspecified.
-func (c *Conns) Locals() []netip.AddrPort {
-	out := make([]netip.AddrPort, len(c.socks))
-	for i, s := range c.socks {
-		out[i] = s.local
+func (c *Conns) Locals() (out []netip.AddrPort) {
+	for _, s := range c.socks {
+		if !s.strangers {
+			out = append(out, s.local)
+		}
 	}
 	return out
 }
 
 // Stats returns the counters.
 func (c *Conns) Stats() Stats {
+	overrun := uint64(0)
+	for _, s := range c.socks {
+		overrun += s.overrun()
+	}
 	return Stats{
-		IKE: c.stats.ike.Load(), ESP: c.stats.esp.Load(), Keepalives: c.stats.keepalives.Load(),
+		Overrun: overrun,
+		IKE:     c.stats.ike.Load(), ESP: c.stats.esp.Load(), Keepalives: c.stats.keepalives.Load(),
 		Runts: c.stats.runts.Load(), Truncated: c.stats.truncated.Load(), ReadErrors: c.stats.readErrors.Load(),
 	}
 }

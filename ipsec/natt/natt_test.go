@@ -56,7 +56,7 @@ func ports(c *Conns) (ike, natt uint16) {
 
 func serve(c *Conns) chan received {
 	ch := make(chan received, 16)
-	c.Serve(func(p ipsec.Path, msg []byte) { ch <- received{p, bytes.Clone(msg)} })
+	c.Serve(func(p ipsec.Path, msg []byte) { ch <- received{p, bytes.Clone(msg)} }, nil)
 	return ch
 }
 
@@ -253,7 +253,7 @@ func TestNoAllocationPerPacket(t *testing.T) {
 	_, natt := ports(c)
 	at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), natt)
 	self := ipsec.Path{Local: at, Remote: at}
-	in := c.input(c.find(self), func(ipsec.Path, []byte) {})
+	in := c.input(c.find(self), func(ipsec.Path, []byte) {}, nil)
 	msg := make([]byte, 300)
 	packets := [][]byte{bytes.Repeat([]byte{7}, 300), bytes.Repeat([]byte{8}, 300), bytes.Repeat([]byte{9}, 100)}
 	want := 0

@@ -21,6 +21,9 @@ func (c *Conns) Send(path ipsec.Path, msg []byte) error {
 	if len(msg) > maxDatagram-markerLen {
 		return fmt.Errorf("natt: message of %d octets does not fit a datagram", len(msg))
 	}
+	if c.hold(s, path, msg) {
+		return nil
+	}
 	return s.write(path, msg, s.marker)
 }
 
@@ -59,7 +62,7 @@ func (c *Conns) find(path ipsec.Path) *sock {
 	var wildcard *sock
 	for _, s := range c.socks {
 		switch at := s.local; {
-		case at.Port() != path.Local.Port() || at.Addr().Is4() != path.Remote.Addr().Is4():
+		case s.strangers || at.Port() != path.Local.Port() || at.Addr().Is4() != path.Remote.Addr().Is4():
 		case at.Addr().WithZone("") == path.Local.Addr().WithZone(""):
 			return s
 		case at.Addr().IsUnspecified():

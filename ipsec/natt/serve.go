@@ -23,10 +23,11 @@ const (
 )
 
 // Serve starts one goroutine for each socket, which calls recv with every IKE message, without the non-ESP marker, until
-// Close. recv is called from several goroutines at once and must not keep msg.
-func (c *Conns) Serve(recv func(p ipsec.Path, msg []byte)) {
+// Close; but first, unless it is nil, with those that begin an exchange, several at once. Both are called from several goroutines at once and
+// must not keep what they are given. As long as first does not return, no more such messages are taken from the kernel.
+func (c *Conns) Serve(recv func(p ipsec.Path, msg []byte), first func([]Message)) {
 	for _, s := range c.socks {
-		go c.read(s, recv)
+		go c.read(s, recv, first)
 	}
 }
 
@@ -36,8 +37,8 @@ const (
 	batchESP = 8
 )
 
-func (c *Conns) read(s *sock, recv func(ipsec.Path, []byte)) {
-	in := c.input(s, recv)
+func (c *Conns) read(s *sock, recv func(ipsec.Path, []byte), first func([]Message)) {
+	in := c.input(s, recv, first)
 	for {
 		if err := in.read(); err != nil {
 			if errors.Is(err, net.ErrClosed) {
@@ -56,20 +57,24 @@ type input struct {
 	c       *Conns
 	s       *sock
 	recv    func(ipsec.Path, []byte)
+	firsts  firsts
 	esp     func(ipsec.Path, []byte) // or nil
 	flush   func()
 	reader  *dgram.Reader
 	message func(*dgram.Message)
 }
 
-func (c *Conns) input(s *sock, recv func(ipsec.Path, []byte)) *input {
-	in, batch := &input{c: c, s: s, recv: recv, flush: func() {}}, batchIKE
+func (c *Conns) input(s *sock, recv func(ipsec.Path, []byte), first func([]Message)) *input {
+	in, batch, size := &input{c: c, s: s, recv: recv, firsts: firsts{recv: first}, flush: func() {}}, batchIKE, MaxMessage
 	if s.marker && c.esp != nil {
 		in.esp, in.flush = c.esp()
 		batch = batchESP
 	}
+	if s.strangers {
+		batch, size = batchFirst, maxFirst
+	}
 	in.message = in.one
-	in.reader = s.dgrams.Reader(batch, MaxMessage)
+	in.reader = s.dgrams.Reader(batch, size)
 	return in
 }
 
@@ -79,6 +84,7 @@ func (in *input) read() error {
 		return err
 	}
 	in.flush()
+	in.firsts.flush()
 	return nil
 }
 
@@ -123,6 +129,9 @@ func (in *input) deliver(p ipsec.Path, b []byte) {
 		stats.runts.Add(1)
 	case len(b) > MaxMessage:
 		stats.truncated.Add(1)
+	case in.firsts.recv != nil && begins(b):
+		stats.ike.Add(1)
+		in.firsts.add(p, b)
 	default:
 		stats.ike.Add(1)
 		in.recv(p, b)

@@ -717,9 +717,9 @@ func TestIKEPassesPolicies(t *testing.T) {
 		a.ip("xfrm policy add src ::/0 dst ::/0 proto udp dir %s action block", dir)
 	}
 	arrived := make(chan ipsec.Path, 8)
-	server.Serve(func(p ipsec.Path, msg []byte) { arrived <- p; server.Send(p, msg) })
+	server.Serve(func(p ipsec.Path, msg []byte) { arrived <- p; server.Send(p, msg) }, nil)
 	answered := make(chan ipsec.Path, 8)
-	client.Serve(func(p ipsec.Path, _ []byte) { answered <- p })
+	client.Serve(func(p ipsec.Path, _ []byte) { answered <- p }, nil)
 	for _, path := range []ipsec.Path{
 		{Local: netip.MustParseAddrPort("10.7.0.3:500"), Remote: netip.MustParseAddrPort("10.7.0.1:500")},
 		{Local: netip.MustParseAddrPort("10.7.0.3:4500"), Remote: netip.MustParseAddrPort("10.7.0.1:4500")},
