@@ -189,14 +189,6 @@ func TestLabFlood(t *testing.T) {
 		} {
 			f := r.flood(attacker, test.message, test.change)
 			time.Sleep(2 * time.Second)
-			if os.Getenv("FLOODPROBE") != "" {
-				before := cpuTimes(r)
-				time.Sleep(5 * time.Second)
-				t.Log("CPU", before, cpuTimes(r))
-				t.Log(r.server.Run("sh", "-c", "cat /proc/net/snmp | grep Udp:; head -1 /proc/stat; cat /proc/loadavg"))
-				t.Log(f.stop(), r.Rows("/ip ipsec statistics print"))
-				continue
-			}
 			good := r.client(i + 2)
 			begin := time.Now()
 			addr := r.connect(good)
@@ -220,14 +212,4 @@ func TestLabFlood(t *testing.T) {
 			}
 		}
 	}, lab.Kernels("6.12"), lab.Timeout(3*time.Minute))
-}
-
-func cpuTimes(r *rig) string {
-	out := ""
-	for _, pid := range append(r.server.Processes(), os.Getpid()) {
-		b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-		f := bytes.Fields(b)
-		out += string(f[1]) + " " + string(f[13]) + " " + string(f[14]) + "; "
-	}
-	return out
 }

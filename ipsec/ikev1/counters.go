@@ -27,13 +27,14 @@ const (
 	DropFragment                  // a piece of a message that cannot be put together
 	DropBarred                    // from an address that had the wrong key too often
 	DropCertificate               // a certificate or signature was refused
+	DropRepeat                    // no room for a first message of a kind that nobody has used: it has to come again
 	numDrops
 )
 
 var dropNames = [numDrops]string{
 	"header", "too-long", "exchange-type", "no-peer", "unknown-cookie", "payload", "flags", "state", "duplicate", "replay",
 	"decrypt", "hash", "unauthenticated-informational", "proposal", "key-exchange", "busy", "half-open-evicted", "limit",
-	"selector", "backend", "fragment", "barred", "certificate",
+	"selector", "backend", "fragment", "barred", "certificate", "to-be-repeated",
 }
 
 func (d Drop) String() string { return dropNames[d] }

@@ -55,6 +55,7 @@ type Engine struct {
 
 	pieces, pieces1 *reassembly // messages in pieces: of known exchanges, and first ones
 	templates       templates   // first messages that are answered without state under load
+	asked           asked       // and those that are not answered at all, the first time
 	answers         uint64      // so many were
 	admission       *admission  // Diffie-Hellman, in order
 	exchanges       budgets     // of Diffie-Hellman for each source

@@ -162,7 +162,8 @@ func (e *Engine) first(now time.Time, m *message) {
 		return
 	}
 	peer := e.peerFor(m.path.Remote.Addr(), m.Exchange == isakmp.Aggressive)
-	if dialed := e.dialedPeer(m.path.Remote, m.Exchange == isakmp.Aggressive); dialed != nil {
+	dialed := e.dialedPeer(m.path.Remote, m.Exchange == isakmp.Aggressive)
+	if dialed != nil {
 		peer = dialed // a server that renews phase 1 towards its client
 	}
 	if peer == nil {
@@ -177,6 +178,10 @@ func (e *Engine) first(now time.Time, m *message) {
 	known := e.templates.find(hash)
 	if known != nil && e.loaded() {
 		e.stateless(now, m, known)
+		return
+	}
+	if known == nil && dialed == nil && e.mustAskAgain(now, m, hash[:]) {
+		e.drop(DropRepeat, m.path)
 		return
 	}
 	payloads, _, err := isakmp.ParsePayloads(m.Next, m.body(), false)

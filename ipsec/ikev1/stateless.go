@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 	"net/netip"
 	"time"
 
@@ -32,16 +33,18 @@ type template struct {
 	vendors  vendors
 	chosen   phase1Choice
 	answer   isakmp.SA
-	proved   bool // a client that sent this has authenticated
+	second   []byte // the answer that has been given without state, but for its cookies
+	proved   bool   // a client that sent this has authenticated
 	position *list.Element
 }
 
 // templates are the first messages that were answerable, of which those that led to a client stay longest.
 type templates struct {
-	secret []byte
-	slots  [maxTemplates]*template
-	byHash map[[sha256.Size]byte]*template
-	order  list.List // the latest used last
+	mac     hash.Hash // keyed by a secret of our own
+	scratch []byte
+	slots   [maxTemplates]*template
+	byHash  map[[sha256.Size]byte]*template
+	order   list.List // the latest used last
 }
 
 // templateHash names a first message as far as it does not differ between clients of one kind.
@@ -90,8 +93,8 @@ func (t *templates) learn(x *template) *template {
 
 // forget begins anew, with a new secret: what was given out before is good no more.
 func (t *templates) forget(e *Engine) {
-	*t = templates{}
-	t.secret, _ = e.random(sha256.Size)
+	secret, _ := e.random(sha256.Size)
+	*t = templates{mac: hmac.New(sha256.New, secret)}
 }
 
 // loaded says whether there are so many half-open exchanges that no more state is kept of those which come.
@@ -101,14 +104,18 @@ func (e *Engine) loaded() bool {
 
 // stateless answers message 1 of main mode and keeps nothing.
 func (e *Engine) stateless(now time.Time, m *message, t *template) {
-	sa := e.fromTemplate(t, m)
-	sa.id.responder = e.templates.cookie(uint8(now.Unix()/epochLength), t, m)
-	if sa.id.responder.IsZero() {
+	id := cookies{m.Header.Initiator, e.templates.cookie(uint8(now.Unix()/epochLength), t, m)}
+	if id.responder.IsZero() {
 		return // one in 2^64
 	}
 	e.answers++
 	e.warn(now, "under load: first messages are answered without keeping anything", "half-open", e.halfOpen[0].order.Len())
-	e.env.Send(m.path, sa.mainSecond(t.answer, len(m.raw)))
+	if t.second == nil {
+		t.second = e.fromTemplate(t, m).mainSecond(t.answer, len(m.raw))
+	}
+	copy(t.second, id.initiator[:])
+	copy(t.second[len(id.initiator):], id.responder[:])
+	e.env.Send(m.path, t.second)
 }
 
 // fromTemplate is the exchange that a first message begins.
@@ -126,17 +133,23 @@ func (e *Engine) fromTemplate(t *template, m *message) *phase1 {
 // cookie is the responder's for an exchange of which nothing is kept: epoch, number of the template, and a proof over
 // both, the template and the addresses.
 func (t *templates) cookie(epoch uint8, x *template, m *message) (c isakmp.Cookie) {
-	mac := hmac.New(sha256.New, t.secret)
-	mac.Write([]byte{epoch, x.slot})
-	mac.Write(x.hash[:])
-	mac.Write(m.Header.Initiator[:])
-	for _, a := range []netip.AddrPort{m.path.Local, m.path.Remote} {
-		mac.Write(a.Addr().AsSlice())
-		mac.Write(binary.BigEndian.AppendUint16(nil, a.Port()))
-	}
+	copy(c[2:], t.proof(epoch, x.slot, x.hash[:], m))
 	c[0], c[1] = epoch, x.slot
-	copy(c[2:], mac.Sum(nil))
 	return c
+}
+
+// proof is a keyed hash of a first message's hash, its initiator cookie and its addresses. It is valid until the next.
+func (t *templates) proof(epoch, slot uint8, hash []byte, m *message) []byte {
+	b := append(t.scratch[:0], epoch, slot)
+	b = append(append(b, hash...), m.Header.Initiator[:]...)
+	for _, a := range [2]netip.AddrPort{m.path.Local, m.path.Remote} {
+		ip := a.Addr().As16()
+		b = binary.BigEndian.AppendUint16(append(b, ip[:]...), a.Port())
+	}
+	t.mac.Reset()
+	t.mac.Write(b)
+	t.scratch = t.mac.Sum(b)
+	return t.scratch[len(b):]
 }
 
 // recall makes the exchange that a message 3 belongs to whose message 1 was answered without keeping anything; nil if it
