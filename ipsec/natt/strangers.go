@@ -28,6 +28,7 @@ const (
 	batchFirst = 32      // first messages taken from the kernel at once, and answers given to it
 	maxFirst   = 4 << 10 // octets of a first message
 	cookieAt   = 8       // where the responder cookie is
+	firstQueue = 512 << 10 // octets of them that may wait in the kernel, by its own count twice as many
 	maxHeld    = 64 << 10
 )
 
@@ -70,6 +71,7 @@ func (c *Conns) part(s *sock, o Options) (*sock, error) {
 		return nil, fmt.Errorf("SO_ATTACH_REUSEPORT_CBPF: %w", err)
 	}
 	first.strangers = true
+	first.dgrams.SetBuffers(firstQueue)
 	return first, nil
 }
 
