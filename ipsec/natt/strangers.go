@@ -25,9 +25,9 @@ type Message struct {
 }
 
 const (
-	batchFirst = 32      // first messages taken from the kernel at once, and answers given to it
-	maxFirst   = 4 << 10 // octets of a first message
-	cookieAt   = 8       // where the responder cookie is
+	batchFirst = 32        // first messages taken from the kernel at once, and answers given to it
+	maxFirst   = 4 << 10   // octets of a first message
+	cookieAt   = 8         // where the responder cookie is
 	firstQueue = 512 << 10 // octets of them that may wait in the kernel, by its own count twice as many
 	maxHeld    = 64 << 10
 )
