@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	floodRate     = 20_000   // first messages that reach the server's interface in a second
-	floodBatch    = 100      // of them at once
+	floodRate     = 20_000 // first messages that reach the server's interface in a second
+	floodBatch    = 100    // of them at once
 	floodTime     = 8 * time.Second
 	floodMemory   = 24 << 20 // what the server may take in all
 	floodPatience = 5 * time.Second
