@@ -36,6 +36,7 @@ type Providers struct {
 	list     []Provider // software is the last
 	mode     Mode
 	perPoint time.Duration
+	watch    stopwatch
 	log      *slog.Logger
 
 	mu      sync.Mutex
@@ -72,7 +73,7 @@ func Open(o Options) *Providers {
 		mode = KernelFirst
 	}
 	p := &Providers{
-		mode: mode, perPoint: o.PerPoint, log: o.Log,
+		mode: mode, perPoint: o.PerPoint, watch: realTime, log: o.Log,
 		choices: make(map[Suite]Choice), broken: make(map[brokenKey]error),
 	}
 	if mode != SoftwareOnly {
@@ -97,8 +98,13 @@ func (p *Providers) Names() []string {
 	return names
 }
 
-// margin is how much faster than software the kernel must be to be worth its system calls and its other risks.
-const margin = 1.1
+const (
+	// margin is how much faster than software the kernel must be to be worth its system calls and its other risks.
+	margin = 1.1
+	// wins is in how many of the rounds it must be, for small packets and for full ones: what is slow on acknowledgements
+	// slows the download that they are for.
+	wins = 4
+)
 
 // Choose tests and measures the providers for a suite, once, and says which one New takes from then on. It needs some tens
 // of milliseconds on a fast processor and up to a second on a slow one.
@@ -128,28 +134,23 @@ func (p *Providers) choose(s Suite) Choice {
 		return c
 	}
 	c.Results = p.Measure(s)
-	soft := c.Results[len(c.Results)-1]
-	best := soft
-	for _, r := range c.Results[:len(c.Results)-1] {
-		if r.Err != nil {
-			continue
-		}
-		switch {
-		case p.mode == KernelFirst && best.Provider == soft.Provider,
-			best.Provider == soft.Provider && float64(soft.cost()) > margin*float64(r.cost()),
-			best.Provider != soft.Provider && r.cost() < best.cost():
-			best = r
-		}
-	}
+	best := decide(p.mode, c.Results)
 	c.Provider = best.Provider
-	if best.Provider != soft.Provider {
-		c.Driver = best.Driver.Driver
-	}
+	c.Driver = best.Driver.Driver
+	soft := c.Results[len(c.Results)-1]
 	var b strings.Builder
-	for i, r := range c.Results {
-		if i > 0 {
-			b.WriteString("; ")
-		}
+	switch {
+	case p.mode == KernelFirst && best.Provider != soft.Provider:
+		b.WriteString("the kernel is preferred by configuration")
+	case best.Provider != soft.Provider:
+		fmt.Fprintf(&b, "it is %.0f %% faster than software in %d of %d rounds", 100*(margin-1), best.ahead(soft), rounds)
+	case !slices.ContainsFunc(c.Results[:len(c.Results)-1], func(r Result) bool { return r.Err == nil }):
+		b.WriteString("no other works")
+	default:
+		fmt.Fprintf(&b, "no other is %.0f %% faster on %d and on %d octets in %d of %d rounds", 100*(margin-1), Sizes[0], Sizes[len(Sizes)-1], wins, rounds)
+	}
+	for _, r := range c.Results {
+		b.WriteString("; ")
 		switch {
 		case errors.Is(r.Err, ErrUnsupported):
 			fmt.Fprintf(&b, "%s: not in this kernel", r.Provider)
@@ -162,11 +163,34 @@ func (p *Providers) choose(s Suite) Choice {
 			fmt.Fprintf(&b, " by %s", r.Driver.Driver)
 		}
 	}
-	if p.mode == KernelFirst {
-		b.WriteString(" (the kernel is preferred by configuration)")
-	}
 	c.Reason = b.String()
 	return c
+}
+
+// decide takes one of the results, of which the last is software's.
+func decide(mode Mode, results []Result) (best Result) {
+	soft := results[len(results)-1]
+	best = soft
+	for _, r := range results[:len(results)-1] {
+		switch {
+		case r.Err != nil:
+		case best.Provider == soft.Provider && mode == KernelFirst, r.ahead(best) >= wins:
+			best = r
+		}
+	}
+	return best
+}
+
+// ahead is in how many rounds r was faster than another by the margin, on small packets and on full ones.
+func (r Result) ahead(of Result) (n int) {
+	for i := range min(len(r.Rounds), len(of.Rounds)) {
+		mine, other := r.Rounds[i], of.Rounds[i]
+		faster := func(k int) bool { return margin*float64(mine[k]) < float64(other[k]) }
+		if faster(0) && faster(len(Sizes)-1) {
+			n++
+		}
+	}
+	return n
 }
 
 // driver is the kernel's driver that a provider gets for a suite, which it has asked for by now.

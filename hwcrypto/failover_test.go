@@ -15,10 +15,12 @@ import (
 type flaky struct {
 	name    string
 	only    Cipher        // 0: every suite
-	slow    time.Duration // for each packet
-	failAt  int           // from this packet on it fails, 0: never
-	rejects bool          // from then on it calls authentic packets forged instead
-	wrong   bool          // it makes wrong ICVs
+	slow    time.Duration // for each packet, by clock
+	stolen  time.Duration // for each packet, by others
+	clock   *fakeClock
+	failAt  int  // from this packet on it fails, 0: never
+	rejects bool // from then on it calls authentic packets forged instead
+	wrong   bool // it makes wrong ICVs
 	packets *int
 }
 
@@ -43,7 +45,9 @@ type flakyTransform struct {
 var errEngine = errors.New("the engine hangs")
 
 func (t *flakyTransform) broken() bool {
-	for end := time.Now().Add(t.f.slow); t.f.slow > 0 && time.Now().Before(end); {
+	if t.f.clock != nil {
+		t.f.clock.wall += t.f.slow + t.f.stolen
+		t.f.clock.processor += t.f.slow
 	}
 	*t.f.packets++
 	return t.f.failAt != 0 && *t.f.packets >= t.f.failAt
@@ -157,25 +161,55 @@ func TestForgeriesAreNoFailure(t *testing.T) {
 	}
 }
 
+// fakeClock goes on when it is read, and when a flaky provider works.
+type fakeClock struct{ wall, processor time.Duration }
+
+func (c *fakeClock) stopwatch() stopwatch {
+	return stopwatch{
+		clock:     func() time.Duration { c.wall += time.Nanosecond; return c.wall },
+		processor: func() time.Duration { return c.processor },
+	}
+}
+
 func TestChoice(t *testing.T) {
+	const us = time.Microsecond
+	engine := func(slow time.Duration) flaky { return flaky{name: "engine", slow: slow} }
 	for name, tc := range map[string]struct {
 		mode      Mode
-		providers []Provider
+		providers []flaky
+		software  time.Duration
+		stolen    time.Duration // from software
 		want      string
 		reason    string
 	}{
-		"nothing but software":       {Auto, []Provider{}, "software", "only provider"},
-		"switched off":               {SoftwareOnly, []Provider{flaky{name: "engine"}}, "software", "only provider"},
-		"slow engine":                {Auto, []Provider{flaky{name: "engine", slow: time.Millisecond}}, "software", "MB/s"},
-		"slow engine, by order":      {KernelFirst, []Provider{flaky{name: "engine", slow: 100 * time.Microsecond}}, "engine", "configuration"},
-		"no faster than software":    {Auto, []Provider{flaky{name: "engine", slow: 200 * time.Microsecond}}, "software", "MB/s"},
-		"not this suite":             {KernelFirst, []Provider{flaky{name: "engine", only: AESGCM}}, "software", "not in this kernel"},
-		"wrong results":              {KernelFirst, []Provider{flaky{name: "engine", wrong: true}}, "software", "known answer 0"},
-		"the faster of two":          {KernelFirst, []Provider{flaky{name: "slow", slow: time.Millisecond}, flaky{name: "fast"}}, "fast", "slow:"},
-		"the first fails its answer": {KernelFirst, []Provider{flaky{name: "bad", wrong: true}, flaky{name: "good"}}, "good", "bad:"},
+		"nothing but software":       {Auto, []flaky{}, us, 0, "software", "only provider"},
+		"switched off":               {SoftwareOnly, []flaky{engine(us)}, us, 0, "software", "only provider"},
+		"slow engine":                {Auto, []flaky{engine(20 * us)}, 10 * us, 0, "software", "no other is 10 % faster"},
+		"slow engine, by order":      {KernelFirst, []flaky{engine(20 * us)}, 10 * us, 0, "engine", "configuration"},
+		"no faster than software":    {Auto, []flaky{engine(10 * us)}, 10 * us, 0, "software", "MB/s"},
+		"a hair's breadth":           {Auto, []flaky{engine(95 * us)}, 100 * us, 0, "software", "no other is 10 % faster"},
+		"fast engine":                {Auto, []flaky{engine(5 * us)}, 10 * us, 0, "engine", "faster than software in 5 of 5 rounds"},
+		"not this suite":             {KernelFirst, []flaky{{name: "engine", only: AESGCM}}, us, 0, "software", "not in this kernel"},
+		"wrong results":              {KernelFirst, []flaky{{name: "engine", wrong: true}}, us, 0, "software", "known answer 0"},
+		"breaks while measured":      {KernelFirst, []flaky{{name: "engine", failAt: 300, slow: us}}, us, 0, "software", errEngine.Error()},
+		"the faster of two":          {KernelFirst, []flaky{{name: "slow", slow: 100 * us}, {name: "fast", slow: us}}, us, 0, "fast", "slow:"},
+		"the first fails its answer": {KernelFirst, []flaky{{name: "bad", wrong: true}, {name: "good", slow: us}}, us, 0, "good", "bad:"},
+		// By the clock it would be.
+		"faster only because others have the processor": {Auto, []flaky{engine(12 * us)}, 10 * us, 100 * us, "software", "no other"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := Open(Options{Mode: tc.mode, PerPoint: 100 * time.Microsecond, Providers: tc.providers})
+			clock := &fakeClock{}
+			var list []Provider
+			for _, f := range tc.providers {
+				f.clock = clock
+				list = append(list, f)
+			}
+			if list == nil {
+				list = []Provider{}
+			}
+			p := Open(Options{Mode: tc.mode, PerPoint: 100 * us, Providers: list})
+			p.list[len(p.list)-1] = flaky{name: Software{}.Name(), slow: tc.software, stolen: tc.stolen, clock: clock}
+			p.watch = clock.stopwatch()
 			c := p.Choose(testSuite)
 			if c.Provider != tc.want || !strings.Contains(c.Reason, tc.reason) {
 				t.Errorf("%s because %s", c.Provider, c.Reason)
@@ -188,12 +222,39 @@ func TestChoice(t *testing.T) {
 		})
 	}
 	// Nothing measured: software, at once.
-	p := Open(Options{Providers: []Provider{flaky{name: "engine"}}})
+	p := Open(Options{Providers: []Provider{engine(0)}})
 	if x, err := p.New(Config{Suite: testSuite, Keys: testKeys(testSuite)}); err != nil || x.Provider() != "software" {
 		t.Errorf("unmeasured: error %v", err)
 	}
 	if c := p.Choose(Suite{Cipher: 99}); !strings.Contains(c.Reason, "not supported") {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestDecide: a provider must be ahead by the margin, for small packets and full ones, in four rounds of five.
+func TestDecide(t *testing.T) {
+	soft := Result{Provider: Software{}.Name(), Rounds: []Round{{100, 0, 1000}, {100, 0, 1000}, {100, 0, 1000}, {100, 0, 1000}, {100, 0, 1000}}}
+	result := func(rounds ...Round) Result { return Result{Provider: "engine", Rounds: rounds} }
+	fast, slow := Round{50, 0, 500}, Round{500, 0, 5000}
+	for name, c := range map[string]struct {
+		result Result
+		want   string
+	}{
+		"always":               {result(fast, fast, fast, fast, fast), "engine"},
+		"but once":             {result(fast, slow, fast, fast, fast), "engine"},
+		"but twice":            {result(fast, slow, fast, slow, fast), "software"},
+		"once by far":          {result(Round{1, 0, 1}, slow, slow, slow, slow), "software"},
+		"by less":              {result(Round{92, 0, 920}, Round{92, 0, 920}, Round{92, 0, 920}, Round{92, 0, 920}, Round{92, 0, 920}), "software"},
+		"not on small ones":    {result(Round{110, 0, 10}, Round{110, 0, 10}, Round{110, 0, 10}, Round{110, 0, 10}, Round{110, 0, 10}), "software"},
+		"only on small ones":   {result(Round{10, 0, 1000}, Round{10, 0, 1000}, Round{10, 0, 1000}, Round{10, 0, 1000}, Round{10, 0, 1000}), "software"},
+		"broken in the middle": {Result{Provider: "engine", Rounds: []Round{fast, fast, fast, fast}, Err: errEngine}, "software"},
+	} {
+		if got := decide(Auto, []Result{c.result, soft}); got.Provider != c.want {
+			t.Errorf("%s: %s", name, got.Provider)
+		}
+	}
+	if got := decide(KernelFirst, []Result{result(slow, slow, slow, slow, slow), soft}); got.Provider != "engine" {
+		t.Errorf("by configuration: %s", got.Provider)
 	}
 }
 

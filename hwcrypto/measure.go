@@ -2,11 +2,17 @@ package hwcrypto
 
 import (
 	"fmt"
+	"runtime"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Sizes are the lengths of text in octets that are measured: a TCP acknowledgement, a small packet, a full one.
 var Sizes = [3]int{64, 256, 1400}
+
+// Round is one turn of a provider: the time for one packet of each of Sizes, sealed and opened.
+type Round [len(Sizes)]time.Duration
 
 // Result is what one provider does of one suite.
 type Result struct {
@@ -14,8 +20,11 @@ type Result struct {
 	Provider string
 	// Driver is the kernel's driver behind the provider as far as that is known; the zero Algorithm for software.
 	Driver Algorithm
-	// Seal and Open are the times for one packet of each of Sizes.
+	// Seal and Open are the shortest times for one packet of each of Sizes.
 	Seal, Open [len(Sizes)]time.Duration
+	// Rounds are what the choice rests on. The kernel's ciphers are timed by the clock, for an engine is waited for;
+	// software by what it takes of the processor, which other programs do not lengthen.
+	Rounds []Round
 	// Err says why there are no times: the suite is not supported or a known answer was not given.
 	Err error
 }
@@ -36,65 +45,81 @@ func (r Result) String() string {
 	return fmt.Sprintf("%.3g/%.3g/%.3g MB/s at %d/%d/%d octets", r.MBps(0), r.MBps(1), r.MBps(2), Sizes[0], Sizes[1], Sizes[2])
 }
 
-// cost weighs the sizes as a download does: two full packets for each acknowledgement.
-func (r Result) cost() time.Duration {
-	return r.Seal[0] + r.Open[0] + 2*(r.Seal[2]+r.Open[2])
-}
-
 // textLen rounds up to whole blocks.
 func textLen(s Suite, n int) int { return (n + s.Block() - 1) / s.Block() * s.Block() }
 
+// rounds is how often each provider has its turn, one after the other: a machine that is busy for a moment is busy for all.
+const rounds = 5
+
 // Measure tests every provider against the known answers of a suite and times those that pass. Software is the last result.
 func (p *Providers) Measure(s Suite) []Result {
+	// What a thread has had of the processor is asked of one thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	out := make([]Result, len(p.list))
+	running := make([]Transform, len(p.list))
 	for i, q := range p.list {
-		out[i] = measure(q, s, p.perPoint)
+		out[i] = Result{Suite: s, Provider: q.Name(), Err: SelfTest(q, s)}
 		if out[i].Err == nil {
-			out[i].Driver = p.driver(s, q)
+			running[i], out[i].Err = q.New(Config{Suite: s, Keys: testKeys(s)})
+		}
+	}
+	for range rounds {
+		for i, t := range running {
+			if r := &out[i]; r.Err == nil {
+				r.Err = p.turn(r, t)
+			}
+		}
+	}
+	for i, t := range running {
+		if t != nil {
+			t.Close()
+		}
+		if out[i].Err == nil {
+			out[i].Driver = p.driver(s, p.list[i])
 		}
 	}
 	return out
 }
 
-func measure(q Provider, s Suite, perPoint time.Duration) Result {
-	r := Result{Suite: s, Provider: q.Name()}
-	if r.Err = SelfTest(q, s); r.Err != nil {
-		return r
-	}
-	cfg := Config{Suite: s, Keys: testKeys(s)}
-	t, err := q.New(cfg)
-	if err != nil {
-		r.Err = err
-		return r
-	}
-	defer t.Close()
+// turn is one round of one provider.
+func (p *Providers) turn(r *Result, t Transform) error {
+	var round Round
+	burns := r.Provider == Software{}.Name()
 	for i, n := range Sizes {
-		n = textLen(s, n)
 		// A handful at a time, so that reading the clock, a system call on some boards, does not count.
 		var packets [8][]byte
 		for j := range packets {
-			packets[j] = make([]byte, s.Overhead()+n)
+			packets[j] = make([]byte, r.Suite.Overhead()+textLen(r.Suite, n))
 		}
-		// The shortest of many rounds: what else the machine does is not the provider's fault.
-		for begun, start, round := time.Now(), time.Now(), 0; round < 3 || start.Sub(begun) < perPoint; round++ {
-			for _, p := range packets {
-				if r.Err = t.Seal(p, 0); r.Err != nil {
-					return r
+		const each = time.Duration(len(packets))
+		// The shortest of some: interrupts, and a cache that is cold at first, are not the provider's fault.
+		for begun, times := p.watch.clock(), 0; times < 2 || p.watch.clock()-begun < p.perPoint/rounds; times++ {
+			had, start := p.watch.processor(), p.watch.clock()
+			for _, b := range packets {
+				if err := t.Seal(b, 0); err != nil {
+					return err
 				}
 			}
-			mid := time.Now()
-			for _, p := range packets {
-				if r.Err = t.Open(p, 0); r.Err != nil {
-					return r
+			mid := p.watch.clock()
+			for _, b := range packets {
+				if err := t.Open(b, 0); err != nil {
+					return err
 				}
 			}
-			end := time.Now()
-			shorten(&r.Seal[i], mid.Sub(start)/time.Duration(len(packets)))
-			shorten(&r.Open[i], end.Sub(mid)/time.Duration(len(packets)))
-			start = end
+			end := p.watch.clock()
+			took := end - start
+			// Some kernels count in ticks, and of most handfuls nothing.
+			if has := p.watch.processor(); burns && has > had {
+				took = min(took, has-had)
+			}
+			shorten(&r.Seal[i], (mid-start)/each)
+			shorten(&r.Open[i], (end-mid)/each)
+			shorten(&round[i], took/each)
 		}
 	}
-	return r
+	r.Rounds = append(r.Rounds, round)
+	return nil
 }
 
 func shorten(d *time.Duration, to time.Duration) {
@@ -102,3 +127,21 @@ func shorten(d *time.Duration, to time.Duration) {
 		*d = to
 	}
 }
+
+// stopwatch tells the time, and what the calling thread has had of the processor.
+type stopwatch struct {
+	clock, processor func() time.Duration
+}
+
+var realTime = stopwatch{
+	clock: func() time.Duration { return time.Since(started) },
+	processor: func() time.Duration {
+		var ts unix.Timespec
+		if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) != nil {
+			return 0
+		}
+		return time.Duration(ts.Nano())
+	},
+}
+
+var started = time.Now()
