@@ -14,6 +14,8 @@ type client struct {
 	info ikev1.ClientInfo
 	// idle is when the last tunnel went, or the SA came without one; zero while there is a tunnel.
 	idle time.Time
+	// lived says that there was a tunnel.
+	lived bool
 }
 
 // An SA without a tunnel is kept this long: a client that dials again at once finds it, and one that died leaves nothing.
@@ -59,7 +61,7 @@ func (d *daemon) tunnelReleased(info l2tp.TunnelInfo) {
 	}
 	via := info.Peer.Via
 	if c := d.clients[ipsec.Mark(via)]; c != nil && !d.l2tp.ViaInUse(via) {
-		c.idle = time.Now()
+		c.idle, c.lived = time.Now(), true
 	}
 }
 
@@ -67,6 +69,9 @@ func (d *daemon) tunnelReleased(info l2tp.TunnelInfo) {
 func (d *daemon) tunnelDown(info l2tp.TunnelInfo, cause l2tp.Cause) {
 	if dl := d.dialerOn(info.Local); dl != nil {
 		dl.tunnelDown(time.Now(), cause)
+	}
+	if cause.Reason == l2tp.ReasonTimeout && info.Peer.Via != 0 {
+		d.engineWatch.suspect(time.Now(), "a tunnel in an SA went silent")
 	}
 }
 
@@ -91,6 +96,9 @@ func (r reaper) Tick(now time.Time) {
 	for m, c := range r.d.clients {
 		if !c.idle.IsZero() && now.Sub(c.idle) >= lingerAfterTunnel && !r.d.l2tp.ViaInUse(l2tp.Via(m)) {
 			c.idle = time.Time{} // said once
+			if !c.lived {
+				r.d.engineWatch.suspect(now, "nothing came out of a client's SA")
+			}
 			r.d.ike.ClosePeer(now, m, "no L2TP tunnel inside")
 		}
 	}

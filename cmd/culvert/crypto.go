@@ -25,7 +25,8 @@ const (
 
 // engines is what steers the ciphers of the kernel's ESP, once it is done with measuring.
 type engines struct {
-	opened chan *engine.Engines // holds one when it is done
+	opened chan *engine.Engines // holds one when it is done, and nobody has it
+	ctx    context.Context      // ends with the daemon
 	cancel context.CancelFunc
 }
 
@@ -36,12 +37,14 @@ func (d *daemon) openEngines() {
 		return
 	}
 	log := d.logger("crypto")
-	ctx, cancel := context.WithTimeout(context.Background(), cryptoTime)
-	d.engines = &engines{make(chan *engine.Engines, 1), cancel}
+	living, cancel := context.WithCancel(context.Background())
+	d.engines = &engines{make(chan *engine.Engines, 1), living, cancel}
 	done := d.engines.opened
 	suites := cryptoSuites(d.cfg)
 	o := engineOptions(d.cfg.System.CryptoEngine, suites, log)
 	go func() {
+		ctx, cancel := context.WithTimeout(living, cryptoTime)
+		defer cancel()
 		e, err := engine.Open(ctx, o)
 		if err != nil {
 			level := slog.LevelDebug // nothing is lost where there is no choice
@@ -54,6 +57,7 @@ func (d *daemon) openEngines() {
 			log.Debug("ESP's ciphers", "suite", c.Suite, "driver", c.Driver, "reason", c.Reason)
 		}
 		done <- e
+		d.loop.post(func(time.Time) { d.watchEngines(e) })
 	}()
 	select {
 	case e := <-done:

@@ -1,9 +1,12 @@
 package engine
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -98,7 +101,107 @@ func boardEngine(t *testing.T, board string) {
 			t.Errorf("a new SA uses %s", got)
 		}
 		closed(e)
+		engineBreaks(t) // comes last: the engine stays broken
 	}, engineModules, virtioCrypto, lab.Timeout(3*time.Minute))
+}
+
+// engineBreaks takes the engine away from under an SA that uses it. The SA goes on with the processor.
+func engineBreaks(t *testing.T) {
+	var log bytes.Buffer
+	file := filepath.Join(t.TempDir(), "crypto.json")
+	o := Options{Suites: []hwcrypto.Suite{cbcSHA1}, State: file, Engine: Hardware, PerPoint: time.Millisecond, Log: slog.New(slog.NewTextHandler(&log, nil))}
+	e := steered(t, o)
+	if !e.Watchable() || e.Choices()[0].Driver != byEngine {
+		t.Fatalf("%+v", e.Choices())
+	}
+	if changed, err := e.Check(t.Context()); err != nil || len(changed) != 0 {
+		t.Fatalf("an engine in order: %+v, error %v", changed, err)
+	}
+	var backend *xfrm.Backend
+	keep := func(l Loop) (remove func() error, err error) {
+		backend, remove, err = installed(l, l.Keys)
+		return remove, err
+	}
+	err := inNamespaceFor(time.Minute, keep, func(b *bench) error {
+		_, remove, err := b.pair(cbcSHA1)
+		if err != nil {
+			return err
+		}
+		pass := func(text string) error { return cmp.Or(b.send([]byte(text)), b.receive([]byte(text))) }
+		if err := pass("before"); err != nil {
+			return err
+		}
+		if err := stopBusMaster("0x1054"); err != nil { // virtio-crypto
+			return err
+		}
+		if err := pass("lost"); !errors.Is(err, errLost) {
+			return fmt.Errorf("the engine is broken, and a packet: %v", err)
+		}
+		start := time.Now()
+		changed, err := e.Check(t.Context())
+		if err != nil {
+			return err
+		}
+		t.Logf("left after %.1f s: %+v", time.Since(start).Seconds(), changed)
+		if len(changed) != 1 || changed[0].Driver != byCPU || changed[0].Engine || !strings.Contains(changed[0].Reason, "it broke while in use") {
+			t.Errorf("changed %+v", changed)
+		}
+		if err := pass("still lost"); !errors.Is(err, errLost) {
+			return fmt.Errorf("the SA still has the broken engine, and a packet: %v", err)
+		}
+		if lost, err := backend.Renew(); err != nil || len(lost) != 0 {
+			return fmt.Errorf("lost %v, error %w", lost, err)
+		}
+		for i := range 20 {
+			if err := pass(fmt.Sprint("after ", i)); err != nil {
+				return err
+			}
+		}
+		return remove()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(log.String(), "broke while in use and is left"); n != 1 {
+		t.Errorf("%d warnings:\n%s", n, &log)
+	}
+	// Nothing is left to be suspected, and the next start knows.
+	if e.Watchable() {
+		t.Error("the processor is suspected")
+	}
+	if changed, err := e.Check(t.Context()); err != nil || len(changed) != 0 {
+		t.Errorf("once more: %+v, error %v", changed, err)
+	}
+	if s := readState(file); len(s.Suites) != 1 || s.Suites[0].Chains[0].Failure == "" {
+		t.Errorf("the file does not say it: %+v", s)
+	}
+}
+
+// stopBusMaster keeps a PCI device from reading and writing memory: it hears of no request, and answers none.
+func stopBusMaster(device string) error {
+	dirs, err := filepath.Glob("/sys/bus/pci/devices/*")
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		if id, err := os.ReadFile(dir + "/device"); err != nil || strings.TrimSpace(string(id)) != device {
+			continue
+		}
+		f, err := os.OpenFile(dir+"/config", os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		const at, busMaster = 4, 4 // the command register, and the bit
+		var command [2]byte
+		if _, err := f.ReadAt(command[:], at); err != nil {
+			return err
+		}
+		command[0] &^= busMaster
+		_, err = f.WriteAt(command[:], at)
+		return err
+	}
+	return fmt.Errorf("no PCI device %s", device)
 }
 
 // Two boards pass ESP, one by its engine, the other by its processor.

@@ -427,8 +427,14 @@ func (e *Engines) probe(s hwcrypto.Suite) (algs []hwcrypto.Algorithm, err error)
 		if err != nil {
 			return err
 		}
-		algs, err = hwcrypto.Discover()
-		return errors.Join(err, remove())
+		found, err := hwcrypto.Discover()
+		if err = errors.Join(err, remove()); err == nil {
+			algs = found
+		}
+		return err
 	})
-	return algs, err
+	if err != nil {
+		return nil, err
+	}
+	return algs, nil
 }

@@ -57,8 +57,18 @@ type bench struct {
 	in        []byte
 }
 
-// inNamespace runs f on a thread in a network namespace of its own, which ends with f.
+// errHung says that the kernel has kept the thread that made or removed an SA, as drivers do that wait for their engine.
+var errHung = errors.New("the kernel does not come back from it")
+
+// hung is when a thread is given up.
+const hung = 10 * time.Second
+
+// inNamespace runs f on a thread in a network namespace of its own, which ends with f. After errHung f may still run.
 func inNamespace(install Installer, f func(*bench) error) error {
+	return inNamespaceFor(hung, install, f)
+}
+
+func inNamespaceFor(limit time.Duration, install Installer, f func(*bench) error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread and its namespace end with the goroutine
@@ -74,7 +84,12 @@ func inNamespace(install Installer, f func(*bench) error) error {
 			return f(b)
 		}()
 	}()
-	return <-done
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(limit):
+		return errHung
+	}
 }
 
 func (b *bench) open() (err error) {

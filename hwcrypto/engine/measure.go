@@ -39,7 +39,7 @@ func (e *Engines) measure(ctx context.Context, s hwcrypto.Suite, results []Resul
 				tested[i] = true
 			case errors.Is(err, unix.EPERM):
 				return err
-			case !failed[i]:
+			case !failed[i] && !errors.Is(err, errHung):
 				failed[i] = true // it may have been the rest of the machine: once more
 			default:
 				r.Failure, r.Each = err.Error(), [len(r.Each)]time.Duration{}
@@ -80,17 +80,22 @@ func (e *Engines) try(s hwcrypto.Suite, r *Result, test bool) (err error) {
 		}
 		defer func() { err = errors.Join(err, hwcrypto.SetPriority(a.Driver, a.Priority)) }()
 	}
-	return inNamespace(e.o.Install, func(b *bench) error {
+	driver, each := r.Driver, r.Each
+	err = inNamespace(e.o.Install, func(b *bench) error {
 		if test {
-			if err := b.taken(s, r.Driver); err != nil {
+			if err := b.taken(s, driver); err != nil {
 				return err
 			}
 			if err := b.test(s); err != nil {
 				return err
 			}
 		}
-		return b.time(s, e.o.PerPoint/passes, &r.Each)
+		return b.time(s, e.o.PerPoint/passes, &each)
 	})
+	if err == nil {
+		r.Each = each
+	}
+	return err
 }
 
 // taken says whether SAs made now use a chain: they must raise its count of users.

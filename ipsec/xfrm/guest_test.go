@@ -505,6 +505,67 @@ func TestReplayWindowSurvivesMove(t *testing.T) {
 	}
 }
 
+// SAs that are made anew go on where they were, at both ends, without the peer's help.
+func TestRenew(t *testing.T) {
+	a, z := cable(t)
+	server, client := a.backend(Options{}), z.backend(Options{})
+	s, c := a.endpoint("10.7.0.1:1701"), z.endpoint("10.7.0.2:1701")
+	ch := newChild(markA, "10.7.0.1", "10.7.0.2", 0, 0x1001, 0x2001, ipsectest.AESSHA1)
+	ch.serverIn.Hard = ipsec.Lifetime{Packets: 1000}
+	install(t, server, ch.serverIn, ch.serverOut)
+	install(t, client, ch.clientIn, ch.clientOut)
+	const packets = 5
+	exchange := func() {
+		t.Helper()
+		for i := range packets {
+			text := fmt.Sprint("packet ", i)
+			if err := c.send("10.7.0.1:1701", markA, text); err != nil {
+				t.Fatal(err)
+			}
+			s.expect(text, markA)
+			if err := s.send("10.7.0.2:1701", markA, text); err != nil {
+				t.Fatal(err)
+			}
+			c.expect(text, markA)
+		}
+	}
+	exchange()
+	before := a.ip("xfrm policy")
+	for i := range 3 {
+		if lost, err := server.Renew(); err != nil || len(lost) != 0 {
+			t.Fatalf("lost %v, error %v", lost, err)
+		}
+		exchange()
+		for _, sa := range []ipsec.SA{ch.serverIn, ch.serverOut} {
+			if u, err := server.Usage(sa.ID()); err != nil || u.Packets != uint64((i+2)*packets) || u.Replayed != 0 {
+				t.Errorf("%s: usage %+v, error %v", sa.Dir, u, err)
+			}
+		}
+	}
+	if after := a.ip("xfrm policy"); after != before {
+		t.Errorf("policies before:\n%s\nafter:\n%s", before, after)
+	}
+	// What came in before does not come in again.
+	if err := client.Remove(ch.clientOut.ID()); err != nil {
+		t.Fatal(err)
+	}
+	install(t, client, ch.clientOut)
+	if err := c.send("10.7.0.1:1701", markA, "packet 0"); err != nil {
+		t.Fatal(err)
+	}
+	s.expectNothing()
+	// Those that are gone stay gone.
+	if err := server.Remove(ch.serverIn.ID()); err != nil {
+		t.Fatal(err)
+	}
+	if lost, err := server.Renew(); err != nil || len(lost) != 0 {
+		t.Errorf("lost %v, error %v", lost, err)
+	}
+	if out := a.ip("xfrm state"); strings.Contains(out, "0x00001001") || !strings.Contains(out, "0x00002001") {
+		t.Errorf("SAs:\n%s", out)
+	}
+}
+
 // TestESN goes on beyond 2^32 packets, also when a client gets another address there, with every kind of suite.
 func TestESN(t *testing.T) {
 	a, z := cable(t)
