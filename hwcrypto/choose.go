@@ -193,6 +193,20 @@ func (r Result) ahead(of Result) (n int) {
 	return n
 }
 
+// Speed is the throughput in MB/s that full packets of a suite were measured to have, by the provider that was chosen; 0 if
+// it was not measured, as where there is nothing to choose.
+func (p *Providers) Speed(s Suite) float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.choices[s]
+	for _, r := range c.Results {
+		if r.Provider == c.Provider && r.Err == nil {
+			return r.MBps(len(Sizes) - 1)
+		}
+	}
+	return 0
+}
+
 // driver is the kernel's driver that a provider gets for a suite, which it has asked for by now.
 func (p *Providers) driver(s Suite, q Provider) Algorithm {
 	a, ok := q.(interface{ kernelName(Suite) string })

@@ -57,7 +57,18 @@ func (d *daemon) openEngines() {
 			log.Debug("ESP's ciphers", "suite", c.Suite, "driver", c.Driver, "reason", c.Reason)
 		}
 		done <- e
-		d.loop.post(func(time.Time) { d.watchEngines(e) })
+		speeds := make(kernelSpeeds)
+		for _, c := range e.Choices() {
+			for _, r := range c.Results {
+				if r.Driver == c.Driver && r.MBps(fullPacket) > 0 {
+					speeds[c.Suite.KernelName()] = r.MBps(fullPacket)
+				}
+			}
+		}
+		d.loop.post(func(time.Time) {
+			d.kernelSpeeds = speeds
+			d.watchEngines(e)
+		})
 	}()
 	select {
 	case e := <-done:
@@ -85,11 +96,23 @@ func (e *engines) close(log *slog.Logger) {
 
 // cryptoSuites are those that the configuration may lead to.
 func cryptoSuites(cfg *config.Config) (suites []ipsec.Suite) {
-	for _, p := range cfg.IPsec.Peers {
-		for _, s := range p.Proposal.Suites {
+	add := func(all []ipsec.Suite) {
+		for _, s := range all {
 			if !slices.Contains(suites, s) {
 				suites = append(suites, s)
 			}
+		}
+	}
+	for _, p := range cfg.IPsec.Peers {
+		add(p.Proposal.Suites)
+	}
+	for _, c := range cfg.Clients {
+		switch all := c.Peer.Proposal.Suites; {
+		case !c.UseIPsec:
+		case len(all) == 0:
+			add(callSuites())
+		default:
+			add(all)
 		}
 	}
 	return suites

@@ -17,6 +17,7 @@ import (
 	"culvert/cmd/culvert/internal/config"
 	"culvert/hwcrypto"
 	"culvert/hwcrypto/engine"
+	"culvert/ipsec"
 	"culvert/ipsec/esp"
 )
 
@@ -29,6 +30,9 @@ type cryptoReport struct {
 	// Of the kernel's ESP, and of the one in userspace.
 	InKernel    []cryptoSuite `json:"kernel-esp"`
 	InUserspace []cryptoSuite `json:"userspace-esp"`
+	// What a call offers first whose proposal is not configured, and why.
+	Offer       string `json:"call-offers-first"`
+	OfferReason string `json:"call-offers-first-reason"`
 }
 
 // cryptoSuite is one algorithm.
@@ -121,6 +125,8 @@ func runCrypto(ctx context.Context, c *invocation) int {
 		}
 		r.InUserspace = append(r.InUserspace, s)
 	}
+	offer, why := callOffer(r.speed, hasGCM())
+	r.Offer, r.OfferReason = offer[0].String(), why
 
 	var out bytes.Buffer
 	if c.json {
@@ -151,6 +157,32 @@ func providerOptions(setting string) hwcrypto.Options {
 		return hwcrypto.Options{Mode: hwcrypto.KernelFirst}
 	}
 	return hwcrypto.Options{Driver: setting}
+}
+
+// speed is what was measured of full packets: of the kernel's ESP, which the daemon prefers, if it was.
+func (r *cryptoReport) speed(s ipsec.Suite) float64 {
+	h, ok := esp.Suite(s)
+	if !ok {
+		return 0
+	}
+	for _, part := range []struct {
+		suites []cryptoSuite
+		name   string
+	}{{r.InKernel, h.KernelName()}, {r.InUserspace, h.String()}} {
+		for _, s := range part.suites {
+			for _, row := range s.Rows {
+				if s.Algorithm == part.name && row.chosen(s.Choice) && len(row.MBps) > fullPacket {
+					return row.MBps[fullPacket]
+				}
+			}
+		}
+	}
+	return 0
+}
+
+// chosen says whether a row is the one that was taken.
+func (row *cryptoRow) chosen(choice string) bool {
+	return row.Driver == choice || strings.HasPrefix(row.Driver, choice+": ")
 }
 
 func where(engine bool) string {
@@ -195,7 +227,7 @@ func (r *cryptoReport) print(w *bytes.Buffer) error {
 		for _, s := range part.suites {
 			for _, row := range s.Rows {
 				mark, async, speeds := " ", "no", "-\t-\t-"
-				if row.Driver == s.Choice || strings.HasPrefix(row.Driver, s.Choice+": ") {
+				if row.chosen(s.Choice) {
 					mark = "*"
 				}
 				if row.Async {
@@ -230,5 +262,6 @@ func (r *cryptoReport) print(w *bytes.Buffer) error {
 			fmt.Fprintf(w, "* %s: %s, because %s\n", s.Algorithm, cmp.Or(s.Choice, "none"), why)
 		}
 	}
+	fmt.Fprintf(w, "\nA call without a proposal of its own offers %s first: %s\n", r.Offer, r.OfferReason)
 	return nil
 }

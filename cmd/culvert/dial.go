@@ -272,6 +272,11 @@ const ikePort = 500
 // peer is the server, without the suites that our ESP cannot do.
 func (dl *dialer) peer() ikev1.Peer {
 	p := dl.cfg.Peer
+	if len(p.Proposal.Suites) == 0 {
+		var why string
+		p.Proposal.Suites, why = dl.d.callOffer()
+		dl.log.Debug("what the call offers first", "suite", p.Proposal.Suites[0], "reason", why)
+	}
 	if all := p.Proposal.Suites; len(all) > 0 {
 		p.Proposal.Suites = slices.DeleteFunc(slices.Clone(all), func(s ipsec.Suite) bool {
 			return !slices.ContainsFunc(dl.d.suites, func(k ipsec.Suite) bool { return sameAlgorithms(k, s) })

@@ -75,9 +75,9 @@ func (d *daemon) openUserESP(log *slog.Logger) error {
 // known Go's own do them.
 func (d *daemon) serveUserESP() {
 	d.userESP.raw.Serve(d.espReader)
-	for _, p := range d.ikeConfig(d.cfg).Peers {
-		d.measureCrypto(p.Proposal.Suites...)
-	}
+	d.measureCrypto(slices.DeleteFunc(cryptoSuites(d.cfg), func(s ipsec.Suite) bool {
+		return !slices.ContainsFunc(d.suites, func(k ipsec.Suite) bool { return sameAlgorithms(k, s) })
+	})...)
 }
 
 // measureCrypto makes sure that later SAs of the suites get the fastest ciphers.

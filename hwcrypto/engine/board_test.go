@@ -55,7 +55,7 @@ func boardEngine(t *testing.T, board string) {
 				t.Errorf("left with %s", got)
 			}
 		}
-		e := steered(t, Options{Suites: suites, State: file, PerPoint: 100 * time.Millisecond}) // the machine under the board may be busy
+		e := steered(t, Options{Suites: suites, State: file, PerPoint: 500 * time.Millisecond}) // the machine under the board may be busy
 		c := e.Choices()[0]
 		if len(c.Results) != 2 || c.Kernel != byEngine || c.Results[1].Driver != byCPU {
 			t.Fatalf("%+v", c)

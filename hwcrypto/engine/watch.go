@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"culvert/hwcrypto"
@@ -12,7 +13,7 @@ import (
 // recheck is the pause before what has failed is tested once more: it may have been the rest of the machine.
 const recheck = 500 * time.Millisecond
 
-// Watchable says whether Check has anything to do: an engine is in use, or a chain that answers later, and there is another.
+// Watchable says whether Check has anything to do: an engine is in use, or a chain that answers later.
 func (e *Engines) Watchable() bool {
 	for i := range e.choices {
 		if e.choices[i].suspect() != nil {
@@ -25,7 +26,7 @@ func (e *Engines) Watchable() bool {
 // suspect is the chain in use if it can break: what the processor does at once does not.
 func (c *Choice) suspect() *Result {
 	for i := range c.Results {
-		if r := &c.Results[i]; r.Driver == c.Driver && r.Failure == "" && (r.Engine || r.Async) && len(c.Results) > 1 {
+		if r := &c.Results[i]; r.Driver == c.Driver && r.Failure == "" && (r.Engine || r.Async) {
 			return r
 		}
 	}
@@ -65,12 +66,15 @@ func (e *Engines) Check(ctx context.Context) (changed []Choice, err error) {
 			}
 		}
 		r.Failure = "it broke while in use: " + failure.Error()
+		kept := r.Each
+		r.Each = [len(r.Each)]time.Duration{}
+		results := c.Results
 		if cerr := e.replace(c); cerr != nil {
-			r.Failure = ""
+			c.Results = results // r is one of these
+			r.Failure, r.Each = "", kept
 			err = errors.Join(err, fmt.Errorf("%s fails (%w), and so does what could take its place: %w", was, failure, cerr))
 			continue
 		}
-		r.Each = [len(r.Each)]time.Duration{}
 		_, c.Reason = pick(e.o.Engine, c.Results)
 		e.keep(c.Suite, c.Results)
 		e.o.Log.Warn("a crypto engine broke while in use and is left; `culvert crypto --measure` with culvert stopped gives it another chance",
@@ -93,12 +97,21 @@ func (e *Engines) replace(c *Choice) error {
 	if err := e.hold(); err != nil {
 		return err
 	}
+	algs, err := hwcrypto.Discover()
+	if err != nil {
+		return err
+	}
+	for _, x := range hwcrypto.Chains(algs, c.Suite.ESPName(), pin(e.o.Engine)) { // what the setting did not want, if need be
+		if !slices.ContainsFunc(c.Results, func(r Result) bool { return r.Driver == x.Driver }) {
+			c.Results = append(c.Results, Result{Driver: x.Driver, Priority: x.Priority, Async: x.Async, Engine: x.Engine})
+		}
+	}
 	next, _ := pick(e.o.Engine, c.Results)
 	if next.Failure != "" {
 		return errors.New(next.Failure)
 	}
 	lifted := e.lower(c.Driver)
-	err := e.steer(c.Suite, next.Driver)
+	err = e.steer(c.Suite, next.Driver)
 	if err == nil {
 		err = e.works(c.Suite)
 	}

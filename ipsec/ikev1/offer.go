@@ -35,6 +35,9 @@ var (
 	}
 )
 
+// CommonSuites are what is proposed for phase 2 where nothing is configured. Every server that is known takes one of them.
+func CommonSuites() []ipsec.Suite { return slices.Clone(commonSuites) }
+
 // can leaves out the suites that the data plane cannot do, unless nothing would be left.
 func (e *Engine) can(suites []ipsec.Suite) []ipsec.Suite {
 	out := slices.DeleteFunc(slices.Clone(suites), func(s ipsec.Suite) bool {
