@@ -125,7 +125,7 @@ func runCrypto(ctx context.Context, c *invocation) int {
 		}
 		r.InUserspace = append(r.InUserspace, s)
 	}
-	offer, why := callOffer(r.speed, hasGCM())
+	offer, why := callOffer(r.speed, kernelHasGCM())
 	r.Offer, r.OfferReason = offer[0].String(), why
 
 	var out bytes.Buffer

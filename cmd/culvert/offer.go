@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 
 	"golang.org/x/sys/cpu"
 
@@ -30,7 +31,7 @@ const worthwhile = 1.2
 func callSuites() []ipsec.Suite { return slices.Concat(gcm, ikev1.CommonSuites()) }
 
 // callOffer is what such a call offers, and why. speed is the throughput of full packets in MB/s, 0 where it is not known;
-// then instructions decides: the processor has some for AES and for GCM's hash.
+// then instructions decides: those that the processor has for AES and for GCM's hash, and that are made use of.
 func callOffer(speed func(ipsec.Suite) float64, instructions bool) (offer []ipsec.Suite, why string) {
 	common := ikev1.CommonSuites()
 	base := speed(common[0])
@@ -45,13 +46,23 @@ func callOffer(speed func(ipsec.Suite) float64, instructions bool) (offer []ipse
 	case len(first) > 0 && base > 0 && speed(first[0]) > 0:
 		why = fmt.Sprintf("full packets pass at %.3g MB/s, and at %.3g by %s", speed(first[0]), base, common[0])
 	case len(first) > 0:
-		why = "the processor has instructions for it"
+		why = "the processor's instructions for it are in use"
 	case base > 0 && v > 0:
 		why = fmt.Sprintf("every server has it, and %s passes full packets at %.3g MB/s against %.3g", gcm[0], v, base)
 	default:
-		why = "every server has it, and the processor has no instructions for AES-GCM"
+		why = "every server has it, and no instructions of the processor are in use for AES-GCM"
 	}
 	return append(first, common...), why
+}
+
+// kernelHasGCM says whether the kernel makes use of them: the drivers of C code are called generic.
+func kernelHasGCM() bool {
+	algs, err := hwcrypto.Discover()
+	if err != nil {
+		return hasGCM() // it does not tell
+	}
+	best := hwcrypto.Best(algs, hwcrypto.Suite{Cipher: hwcrypto.AESGCM}.KernelName()).Driver
+	return hasGCM() && !strings.Contains(best, "-generic")
 }
 
 // hasGCM says whether the processor has instructions for AES and for the multiplication in GCM.
@@ -61,6 +72,10 @@ func hasGCM() bool {
 
 // callOffer is what a call offers now: what is measured may come to be known later.
 func (d *daemon) callOffer() ([]ipsec.Suite, string) {
+	instructions := hasGCM
+	if d.path.esp == inKernel {
+		instructions = kernelHasGCM
+	}
 	return callOffer(func(s ipsec.Suite) float64 {
 		h, ok := esp.Suite(s)
 		switch {
@@ -70,7 +85,7 @@ func (d *daemon) callOffer() ([]ipsec.Suite, string) {
 			return d.crypto.Speed(h)
 		}
 		return d.kernelSpeeds[h.KernelName()]
-	}, hasGCM())
+	}, instructions())
 }
 
 // kernelSpeeds are the throughputs of full packets that were measured of the kernel's ESP, by the kernel's names.

@@ -47,6 +47,8 @@ type Result struct {
 	Engine   bool // not the processor
 	// Each is the time for one packet of each of hwcrypto.Sizes through both SAs; zero if it was not measured.
 	Each [len(hwcrypto.Sizes)]time.Duration
+	// Wins is in how many turns it was faster than the kernel's own choice by the margin.
+	Wins int `json:",omitempty"`
 	// Failure says why there are no times; it failed the test or hung.
 	Failure string `json:",omitempty"`
 }
@@ -69,8 +71,10 @@ func (r Result) String() string {
 	return fmt.Sprintf("%s: %.3g/%.3g/%.3g MB/s at %d/%d/%d octets", r.Driver, r.MBps(0), r.MBps(1), r.MBps(2), hwcrypto.Sizes[0], hwcrypto.Sizes[1], hwcrypto.Sizes[2])
 }
 
+func (r Result) cost() time.Duration { return cost(r.Each) }
+
 // cost weighs the sizes as a download does: two full packets for each acknowledgement.
-func (r Result) cost() time.Duration { return r.Each[0] + 2*r.Each[2] }
+func cost(each [len(hwcrypto.Sizes)]time.Duration) time.Duration { return each[0] + 2*each[2] }
 
 // Choice is the chain that the kernel's ESP will use for a suite, and why.
 type Choice struct {
@@ -93,8 +97,12 @@ type Engines struct {
 	choices []Choice
 }
 
-// margin is by how much another chain must be faster than the kernel's own to be worth a change.
-const margin = 1.05
+const (
+	// margin is by how much another chain must be faster than the kernel's own to be worth a change, and wins in how many
+	// of the turns.
+	margin = 1.05
+	wins   = passes - 1
+)
 
 // raised is the priority of what was chosen. Those of the kernel's drivers are below 10,000, instances of templates too.
 const raised = 1 << 20

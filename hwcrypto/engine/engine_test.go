@@ -13,14 +13,17 @@ func TestPick(t *testing.T) {
 	r := func(driver string, engine bool, small, large int, failure string) Result {
 		return Result{Driver: driver, Engine: engine, Each: [3]time.Duration{time.Duration(small), 0, time.Duration(large)}, Failure: failure}
 	}
+	ahead := func(n int, r Result) Result { r.Wins = n; return r }
 	for name, c := range map[string]struct {
 		setting string
 		results []Result
 		want    string
 		reason  string
 	}{
-		"an engine that is slow on small packets": {Auto, []Result{r("engine", true, 900, 250, ""), r("cpu", false, 50, 400, "")}, "cpu", "fastest"},
-		"an engine that wins":                     {Auto, []Result{r("cpu", false, 50, 400, ""), r("engine", true, 60, 100, "")}, "engine", "fastest"},
+		"an engine that is slow on small packets": {Auto, []Result{r("engine", true, 900, 250, ""), ahead(5, r("cpu", false, 50, 400, ""))}, "cpu", "fastest"},
+		"an engine that wins":                     {Auto, []Result{r("cpu", false, 50, 400, ""), ahead(4, r("engine", true, 60, 100, ""))}, "engine", "fastest"},
+		"not often enough":                        {Auto, []Result{r("cpu", false, 50, 400, ""), ahead(3, r("engine", true, 60, 100, ""))}, "cpu", "no other is faster"},
+		"the faster of two":                       {Auto, []Result{r("cpu", false, 50, 400, ""), ahead(4, r("a", true, 60, 100, "")), ahead(4, r("b", true, 60, 90, ""))}, "b", "fastest"},
 		"a hair's breadth":                        {Auto, []Result{r("cpu", false, 100, 100, ""), r("engine", true, 99, 99, "")}, "cpu", "no other is faster"},
 		"its own fails":                           {Auto, []Result{r("engine", true, 0, 0, "it hangs"), r("cpu", false, 50, 400, "")}, "cpu", "own choice fails; engine: it hangs"},
 		"hardware though slower":                  {Hardware, []Result{r("cpu", false, 50, 400, ""), r("engine", true, 900, 900, "")}, "engine", `"hardware"`},

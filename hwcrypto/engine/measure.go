@@ -14,13 +14,14 @@ import (
 	"culvert/hwcrypto"
 )
 
-// passes is how often each chain has its turn: a machine that is busy for a moment shall not decide.
-const passes = 3
+// passes is how many turns each chain has, one after the other: a machine that is busy for a moment shall not decide.
+const passes = 5
 
 // measure fills the results in. The error is for what makes a choice impossible, not for a chain that fails.
 func (e *Engines) measure(ctx context.Context, s hwcrypto.Suite, results []Result) error {
 	tested, failed := make([]bool, len(results)), make([]bool, len(results))
 	for range passes {
+		var own time.Duration // cost of the first in this turn, the kernel's choice
 		for i := range results {
 			if err := ctx.Err(); err != nil {
 				return fmt.Errorf("out of time: %w", context.Cause(ctx))
@@ -33,16 +34,22 @@ func (e *Engines) measure(ctx context.Context, s hwcrypto.Suite, results []Resul
 				r.Failure = "the machine went down while it was measured"
 				continue
 			}
-			err := e.try(s, r, !tested[i])
+			each, err := e.try(s, r, !tested[i])
 			switch {
 			case err == nil:
 				tested[i] = true
+				r.shorten(each)
+				if i == 0 {
+					own = cost(each)
+				} else if margin*float64(cost(each)) < float64(own) {
+					r.Wins++
+				}
 			case errors.Is(err, unix.EPERM):
 				return err
 			case !failed[i] && !errors.Is(err, errHung):
 				failed[i] = true // it may have been the rest of the machine: once more
 			default:
-				r.Failure, r.Each = err.Error(), [len(r.Each)]time.Duration{}
+				r.Failure, r.Each, r.Wins = err.Error(), [len(r.Each)]time.Duration{}, 0
 			}
 		}
 	}
@@ -52,18 +59,27 @@ func (e *Engines) measure(ctx context.Context, s hwcrypto.Suite, results []Resul
 	return nil
 }
 
-// try measures one chain and keeps the shorter times, after testing it if asked to.
-func (e *Engines) try(s hwcrypto.Suite, r *Result, test bool) (err error) {
+// shorten keeps the shorter times.
+func (r *Result) shorten(each [len(hwcrypto.Sizes)]time.Duration) {
+	for i, d := range each {
+		if r.Each[i] == 0 || d < r.Each[i] {
+			r.Each[i] = d
+		}
+	}
+}
+
+// try measures one chain, after testing it if asked to.
+func (e *Engines) try(s hwcrypto.Suite, r *Result, test bool) (each [len(hwcrypto.Sizes)]time.Duration, err error) {
 	algs, err := hwcrypto.Discover()
 	if err != nil {
-		return err
+		return each, err
 	}
 	a := hwcrypto.Best(algs, s.ESPName())
 	// What the kernel takes anyway, it is let. The name of that may be too long to be told by.
 	byItself := a.Driver == r.Driver
 	if !byItself {
 		if a, err = e.build(r.Driver); err != nil {
-			return err
+			return each, err
 		}
 	}
 	r.Priority, r.Async = a.Priority, a.Async
@@ -76,11 +92,12 @@ func (e *Engines) try(s hwcrypto.Suite, r *Result, test bool) (err error) {
 	}
 	if !byItself {
 		if err := e.set(a, 2*raised); err != nil {
-			return err
+			return each, err
 		}
 		defer func() { err = errors.Join(err, hwcrypto.SetPriority(a.Driver, a.Priority)) }()
 	}
-	driver, each := r.Driver, r.Each
+	driver := r.Driver
+	var timed [len(hwcrypto.Sizes)]time.Duration
 	err = inNamespace(e.o.Install, func(b *bench) error {
 		if test {
 			if err := b.taken(s, driver); err != nil {
@@ -90,12 +107,12 @@ func (e *Engines) try(s hwcrypto.Suite, r *Result, test bool) (err error) {
 				return err
 			}
 		}
-		return b.time(s, e.o.PerPoint/passes, &each)
+		return b.time(s, e.o.PerPoint/passes, &timed)
 	})
-	if err == nil {
-		r.Each = each
+	if err != nil { // of a thread that hangs nothing is read
+		return each, err
 	}
-	return err
+	return timed, nil
 }
 
 // taken says whether SAs made now use a chain: they must raise its count of users.
@@ -167,12 +184,8 @@ func pick(setting string, results []Result) (best Result, reason string) {
 	}
 	best = list[0]
 	for _, r := range list[1:] {
-		than := float64(best.cost())
-		if best.Driver == own.Driver {
-			than /= margin // a change must be worth it
-		}
-		if float64(r.cost()) < than {
-			best = r
+		if best.Driver == own.Driver && r.Wins >= wins || best.Driver != own.Driver && r.cost() < best.cost() {
+			best = r // from the kernel's own a change must be worth it
 		}
 	}
 	switch {
