@@ -106,7 +106,7 @@ run: kernel-boards ## boots that image in QEMU, its serial line on this terminal
 	$(GO) run ./rootfs/mkimage -board "$(BOARD)" -run
 
 test-boards: kernel-boards ## what the emulated ARM and MIPS boards prove
-	$(GO) test -run '^TestBoard' -count 1 -timeout 60m -v ./board/lab ./hwcrypto/...
+	$(GO) test -run '^TestBoard' -count 1 -timeout 60m -v ./board/lab ./hwcrypto/... ./cmd/culvert
 
 .PHONY: deps-buildroot buildroot buildroot-image dist
 deps-buildroot: ## the same for Buildroot

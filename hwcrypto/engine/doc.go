@@ -9,9 +9,13 @@
 // hwcrypto's software, takes the time, and then lifts the priority of the best chain above the others. What has lost or
 // failed is not touched, so that other users of the engine keep it. [Engines.Close] puts back what was there.
 //
+// An engine that works at the start may break later. [Engines.Check] tests those in use again, when there is a reason to:
+// the kernel counts errors of its ciphers (XfrmOutStateProtoError, XfrmInStateProtoError), or peers go silent. What is
+// broken is left as if it had lost, and SAs in use have to be made anew, for the kernel keeps what they were made with.
+//
 // What was measured, and what has been changed, is in a file: the next start on the same board and kernel measures
 // nothing, and one after a crash first restores.
 //
-// Files: engine.go (steering), measure.go (choice), loop.go (the SAs and packets), state.go (the file). Who
+// Files: engine.go (steering), measure.go (choice), watch.go (engines that break), loop.go (the SAs and packets), state.go (the file). Who
 // makes the SAs is the caller's business: this package does not know XFRM's messages.
 package engine

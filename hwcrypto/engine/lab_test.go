@@ -29,18 +29,13 @@ func install(l Loop) (func() error, error) { return installKeys(l, l.Keys) }
 
 // installKeys is install with other keys for the receiving side.
 func installKeys(l Loop, in hwcrypto.Keys) (func() error, error) {
-	_, remove, err := installed(l, in)
-	return remove, err
-}
-
-func installed(l Loop, in hwcrypto.Keys) (*xfrm.Backend, func() error, error) {
 	b, err := xfrm.New(xfrm.Options{MarkMask: l.Mark | l.Mark<<1})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	i := slices.IndexFunc(esp.Suites(), func(s ipsec.Suite) bool { h, _ := esp.Suite(s); return h == l.Suite })
 	if i < 0 {
-		return nil, nil, errors.Join(fmt.Errorf("no suite %s", l.Suite), b.Close())
+		return nil, errors.Join(fmt.Errorf("no suite %s", l.Suite), b.Close())
 	}
 	suite := esp.Suites()[i]
 	sa := ipsec.SA{Dir: ipsec.Out, SPI: ipsec.SPI(l.SPI), Mark: ipsec.Mark(l.Mark), Local: l.Src, Remote: l.Dst, Mode: ipsec.Transport, Suite: suite,
@@ -52,9 +47,9 @@ func installed(l Loop, in hwcrypto.Keys) (*xfrm.Backend, func() error, error) {
 		err = b.Install(sa)
 	}
 	if err != nil {
-		return nil, nil, errors.Join(err, b.Close())
+		return nil, errors.Join(err, b.Close())
 	}
-	return b, b.Close, nil
+	return b.Close, nil
 }
 
 // priorities are those of all drivers but the ones that only instances are.
