@@ -49,6 +49,7 @@ func (d *daemon) apply(now time.Time, cfg *config.Config) {
 			d.closeIPsec()
 		}
 	}
+	d.applyFirewall()
 	d.applyBoard(old, cfg)
 	d.reconcile(now)
 	log.Info("configuration read", "file", d.file)

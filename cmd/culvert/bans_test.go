@@ -12,7 +12,8 @@ import (
 
 func TestBans(t *testing.T) {
 	office := netip.MustParseAddr("198.51.100.1")
-	b := newBans(slog.New(slog.NewTextHandler(io.Discard, nil)), func(a netip.Addr) bool { return a == office })
+	table := make(fakeBanTable)
+	b := newBans(slog.New(slog.NewTextHandler(io.Discard, nil)), func(a netip.Addr) bool { return a == office }, table)
 	now := time.Unix(1000, 0)
 	guesser, other := netip.MustParseAddr("2001:db8:1:2::9"), netip.MustParseAddr("2001:db8:1:3::9")
 	fail := func(a netip.Addr, n int, every time.Duration) {
@@ -28,6 +29,10 @@ func TestBans(t *testing.T) {
 	fail(guesser, 2, time.Second)
 	if !b.barred(now, guesser) || !b.barred(now, netip.MustParseAddr("2001:db8:1:2:3::1")) || b.barred(now, other) {
 		t.Error("not banned, or another network is")
+	}
+	network := netip.MustParsePrefix("2001:db8:1:2::/64")
+	if list := b.banned(now); len(list) != 1 || list[0].source != network || len(table) != 1 || table[network] != banFirst {
+		t.Errorf("banned: %v; in the firewall: %v", list, table)
 	}
 	fail(office, 3*banAfter, 0)
 	if b.barred(now, office) {
@@ -67,8 +72,18 @@ func TestBans(t *testing.T) {
 	}
 	fail(guesser, banAfter, 0)
 	b.lift()
-	if b.barred(now, guesser) {
+	if b.barred(now, guesser) || len(b.banned(now)) > 0 || len(table) > 0 {
 		t.Error("not lifted")
+	}
+	fail(guesser, banAfter, 0)
+	if !b.pardon(now, network) || b.barred(now, guesser) || len(table) > 0 || b.pardon(now, network) {
+		t.Error("not pardoned, or twice")
+	}
+	if fail(guesser, banAfter-1, 0); b.pardon(now, network) {
+		t.Error("pardoned who was not banned")
+	}
+	if fail(guesser, banAfter-1, 0); b.barred(now, guesser) {
+		t.Error("what was pardoned is not forgotten")
 	}
 	for i := range 2 * maxBans {
 		b.failed(now, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
@@ -77,6 +92,13 @@ func TestBans(t *testing.T) {
 		t.Errorf("%d and %d sources", len(b.sources), b.order.Len())
 	}
 }
+
+// fakeBanTable holds the bans and for how long they were made.
+type fakeBanTable map[netip.Prefix]time.Duration
+
+func (f fakeBanTable) Ban(p netip.Prefix, d time.Duration) error { f[p] = d; return nil }
+func (f fakeBanTable) Pardon(p netip.Prefix) error               { delete(f, p); return nil }
+func (f fakeBanTable) Lift() error                               { clear(f); return nil }
 
 // sure is an authenticator that always says the same.
 type sure struct{ reject *aaa.Reject }
@@ -91,7 +113,7 @@ func (s sure) Authenticate(_ aaa.Request, done func(*aaa.Grant, *aaa.Reject)) {
 
 // Wrong passwords count; what else a login is refused for does not.
 func TestWatched(t *testing.T) {
-	b := newBans(slog.New(slog.NewTextHandler(io.Discard, nil)), func(netip.Addr) bool { return false })
+	b := newBans(slog.New(slog.NewTextHandler(io.Discard, nil)), func(netip.Addr) bool { return false }, make(fakeBanTable))
 	from := netip.MustParseAddr("192.0.2.7")
 	ask := func(r *aaa.Reject) {
 		for range banAfter {

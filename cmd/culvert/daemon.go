@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"culvert/board/firewall"
 	"culvert/cmd/culvert/internal/config"
 	"culvert/cmd/culvert/internal/control"
 	"culvert/cmd/culvert/internal/explain"
@@ -71,11 +72,12 @@ type daemon struct {
 	userL2TP   *l2tpuser.Plane   // in this process
 	l2tp       *l2tp.Engine      // tunnels and sessions
 
-	users *aaa.Local   // who may log in, and what they get
-	bans  *bans        // who may not even try, for a while
-	netif *netif.Netif // interfaces, addresses, routes
-	dns   *resolvConf  // the name servers that the servers we call tell
-	noMSS sync.Once    // the kernel's lack has been told
+	users    *aaa.Local     // who may log in, and what they get
+	bans     *bans          // who may not even try, for a while
+	firewall firewall.Table // what the router's firewall does for us, if it may
+	netif    *netif.Netif   // interfaces, addresses, routes
+	dns      *resolvConf    // the name servers that the servers we call tell
+	noMSS    sync.Once      // the kernel's lack has been told
 
 	clients     map[ipsec.Mark]*client
 	dialers     map[string]*dialer // by the client's name
@@ -140,7 +142,7 @@ func (d *daemon) live(ctx context.Context, c *invocation) int {
 	d.dialers = make(map[string]*dialer)
 	d.dns = findResolvConf(resolvFiles)
 	log := d.logger("system")
-	d.bans = newBans(log, d.connected)
+	d.bans = newBans(log, d.connected, &d.firewall)
 	for _, w := range cfg.Warnings {
 		log.Warn(w.String())
 	}
@@ -221,6 +223,7 @@ func (d *daemon) open() error {
 	if err := d.dns.unset(""); err != nil { // what a daemon that crashed has left
 		d.logger("system").Warn("resolv.conf cannot be written", "error", err)
 	}
+	d.applyFirewall()
 	d.reconcile(d.started)
 	return nil
 }

@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"culvert/ppp/user":                {"culvert/ppp", "culvert/ppp/netif", "golang.org/x/sys/"},
 	"culvert/board":                   {"golang.org/x/sys/"},
 	"culvert/board/nft":               {"golang.org/x/sys/"},
+	"culvert/board/firewall":          {"culvert/board/nft", "golang.org/x/sys/"},
 	"culvert/ipsec/isakmp/isakmptest": {"culvert/ipsec/isakmp"},
 	"culvert/cmd/culvert/internal/config": {"culvert/cmd/culvert/internal/crypt", "culvert/cmd/culvert/internal/logring", "culvert/ipsec", "culvert/ipsec/ikev1", "culvert/ipsec/pki",
 		"culvert/l2tp", "culvert/ppp", "culvert/ppp/aaa", "github.com/BurntSushi/toml"},

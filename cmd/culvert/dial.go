@@ -231,6 +231,7 @@ func (dl *dialer) secure(now time.Time, local, remote netip.Addr) {
 		return
 	}
 	dl.remote, dl.server = remote, remote
+	d.bans.pardon(now, sourceOf(remote)) // its answers have to come through
 	dl.look(dl.remember)
 	if err := d.enterVRF(dl.cfg.VRF); err != nil {
 		dl.end(now, err.Error())

@@ -240,6 +240,23 @@ func (s source) PoolsUsed() (rows []console.PoolUsedRow) {
 	return rows
 }
 
+// Bans are those who are not answered.
+func (s source) Bans() (rows []console.BanRow) {
+	s.on(func(now time.Time) {
+		for _, o := range s.d.bans.banned(now) {
+			r := console.BanRow{Address: o.source.String(), Creation: o.until.Add(-o.longest).Format(time.DateTime), Timeout: console.Span(o.until.Sub(now)), Where: "culvert", Source: o.source}
+			if o.source.IsSingleIP() {
+				r.Address = o.source.Addr().String()
+			}
+			if s.d.firewall.Up() {
+				r.Where = "kernel"
+			}
+			rows = append(rows, r)
+		}
+	})
+	return rows
+}
+
 // IPsecStatistics counts what was thrown away and why, from the sockets up.
 func (s source) IPsecStatistics() (rows []console.Counter) {
 	s.on(func(now time.Time) {
@@ -303,6 +320,14 @@ func (s source) Act(ctx context.Context, a console.Action) error {
 	case console.Shutdown:
 		s.on(func(now time.Time) { s.d.endWith(now, powerOff) })
 		return nil
+	case console.Pardon:
+		err := errors.New("not banned any more")
+		s.on(func(now time.Time) {
+			if s.d.bans.pardon(now, a.Source) {
+				err = nil
+			}
+		})
+		return err
 	case console.Disconnect:
 	default:
 		return fmt.Errorf("%s: not an action", a.Verb)

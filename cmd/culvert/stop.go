@@ -89,6 +89,7 @@ func (d *daemon) release() {
 	}
 	d.socks.close()
 	d.closeIPsec()
+	d.closeFirewall()
 	if d.netif != nil {
 		d.netif.Close()
 	}

@@ -425,7 +425,7 @@ func TestWarnings(t *testing.T) {
 		{"empty password", "[ppp.secret.a]\npassword = \"\"\nremote-address = \"10.0.0.2\"\nlocal-address = \"10.0.0.1\"\n", "c.toml:2: ppp.secret.a.password: warning: empty: whoever knows the name is let in"},
 		{"no address to give", "[ppp.secret.a]\npassword = \"x\"\nlocal-address = \"10.0.0.1\"\n", `c.toml:1: ppp.secret.a.remote-address: warning: neither this user nor profile "default-encryption" has a remote-address: there is no address to give`},
 		{"mppe", "[ppp.profile.p]\nuse-encryption = \"yes\"\n", `c.toml:2: ppp.profile.p.use-encryption: not supported by this version yet: MPPE encryption: IPsec encrypts (use-ipsec = "required")`},
-		{"firewall", "[ip.firewall]\nmasquerade = [\"eth0\"]\n", "c.toml:2: ip.firewall.masquerade: not supported by this version yet: managing the firewall: let IKE (UDP 500, 4500), ESP and L2TP in by hand"},
+		{"firewall", "[ip.firewall]\nmasquerade = [\"eth0\"]\n", "c.toml:2: ip.firewall.masquerade: warning: not used: manage is off"},
 		{"unused peer", "[ipsec.peer.l2tp-in]\nprofile = \"default\"\n", "c.toml:1: ipsec.peer.l2tp-in: warning: not used: l2tp.server.use-ipsec makes this peer, and it is off"},
 		{"multilink", server + "mrru = 1600\n", "c.toml:3: l2tp.server.mrru: not supported by this version yet: multilink PPP (mrru)"},
 		{"weak pfs", "[ipsec.proposal.a]\npfs-group = \"modp1024\"\n", "c.toml:2: ipsec.proposal.a.pfs-group: warning: modp1024 is weak: states are believed to break it (CVE-2015-4000)"},

@@ -81,12 +81,8 @@ func (r *reader) system(root *table, c *Config) {
 		c.Firewall.Masquerade = append(c.Firewall.Masquerade, s)
 		return nil
 	})
-	if c.Firewall.Manage || ok && len(c.Firewall.Masquerade) > 0 {
-		key := "manage"
-		if !c.Firewall.Manage {
-			key = "masquerade"
-		}
-		t.unsupported(key, featureFirewall)
+	if ok && len(c.Firewall.Masquerade) > 0 && !c.Firewall.Manage {
+		t.warn("masquerade", "not used: manage is off")
 	}
 	t.done()
 	ip.done()
@@ -95,7 +91,7 @@ func (r *reader) system(root *table, c *Config) {
 // Firewall is `[ip.firewall]`.
 type Firewall struct {
 	Manage     bool
-	Masquerade []string // interfaces that VPN clients leave through
+	Masquerade []string // interfaces by which users leave with the router's address
 }
 
 // hostOrAddr reads where a client connects to: an address or a host name, and perhaps `@vrf`.

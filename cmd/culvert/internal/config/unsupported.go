@@ -6,7 +6,6 @@ package config
 type feature string
 
 const (
-	featureFirewall  feature = "managing the firewall: let IKE (UDP 500, 4500), ESP and L2TP in by hand"
 	featureRADIUS    feature = "RADIUS: users are those of [ppp.secret]"
 	featureMPPE      feature = "MPPE encryption: IPsec encrypts (use-ipsec = \"required\")"
 	featurePrefixes  feature = "delegating IPv6 prefixes"

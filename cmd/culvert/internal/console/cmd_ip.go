@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -21,6 +22,14 @@ var menuIP = &menu{name: "ip", about: "address pools and IPsec", menus: []*menu{
 				})
 				return printRows(c, view{[]string{"pool", "address", "owner", "info"}, ""}, rows)
 			}},
+		}},
+	}},
+	{name: "firewall", about: "what culvert does in the firewall", menus: []*menu{
+		{name: "ban", about: "addresses that had the wrong key or password too often", commands: []*command{
+			{name: "print", about: "one line per address, with what is left of its time", run: func(_ context.Context, c *call) error {
+				return printRows(c, view{[]string{"address", "creation-time", "timeout", "where"}, ""}, bans(c.src))
+			}},
+			{name: "remove", about: "let somebody try again: remove ADDRESS, remove 0,1 or remove [find where=kernel]", run: removeBan, writes: true},
 		}},
 	}},
 	{name: "ipsec", about: "key exchange and security associations", menus: []*menu{
@@ -49,6 +58,36 @@ var menuIP = &menu{name: "ip", about: "address pools and IPsec", menus: []*menu{
 		}},
 	}},
 }}
+
+// bans sorts the banned by when they were.
+func bans(src Source) []BanRow {
+	rows := slices.Clone(src.Bans())
+	sort.Slice(rows, func(i, j int) bool {
+		a, b := rows[i], rows[j]
+		return cmp.Or(cmp.Compare(a.Creation, b.Creation), cmp.Compare(a.Address, b.Address)) < 0
+	})
+	return rows
+}
+
+func removeBan(ctx context.Context, c *call) error {
+	rows := bans(c.src)
+	k := chooser{none: BanRow{}, nobody: "%s is not banned", count: "%d are banned", absent: "no such address is banned",
+		usage: "say whom: remove ADDRESS, remove 0,1 or remove [find address=192.0.2.7]", find: "address=192.0.2.7"}
+	for _, r := range rows {
+		k.rows, k.names = append(k.rows, r), append(k.names, r.Address)
+	}
+	chosen, err := k.choose(c)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, i := range chosen {
+		if err := c.src.Act(ctx, Action{Verb: Pardon, Source: rows[i].Source}); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", rows[i].Address, err))
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // printStatistics shows counters in the order in which the daemon gives them.
 func printStatistics(_ context.Context, c *call) error {

@@ -39,7 +39,7 @@ func TestComplete(t *testing.T) {
 		"/ppp; /ip po":                                        "2 pool",
 		"/nowhere x":                                          "0",
 		"/ppp secret set \"us":                                "0",
-		"/ip firewall ":                                       "0 settings",
+		"/ip firewall ":                                       "0 ban settings",
 		"/export sh":                                          "2 show-sensitive",
 		"/ppp secret print":                                   "5 print",
 		"\xff":                                                "0",

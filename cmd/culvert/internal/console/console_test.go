@@ -171,6 +171,13 @@ func (f *fake) PoolsUsed() []PoolUsedRow {
 	return []PoolUsedRow{{"vpn-pool", netip.MustParseAddr("192.168.99.10"), "l2tp", "b"}, {"vpn-pool", netip.MustParseAddr("192.168.99.2"), "l2tp", "user1"}}
 }
 
+func (f *fake) Bans() []BanRow {
+	return []BanRow{
+		{"2001:db8:1:2::/64", "2026-11-21 12:00:01", Span(time.Hour), "culvert", netip.MustParsePrefix("2001:db8:1:2::/64")},
+		{"198.51.100.9", "2026-11-21 12:00:00", Span(59 * time.Second), "kernel", netip.MustParsePrefix("198.51.100.9/32")},
+	}
+}
+
 func (f *fake) IPsecStatistics() []Counter {
 	return []Counter{{"in-errors", 0}, {"in-state-protocol-errors", 18446744073709551615}, {"in-no-states", 3}}
 }
@@ -232,6 +239,7 @@ var commands = []string{
 	"/ppp secret print where disabled or (service=l2tp and !disabled)",
 	"/ip pool print",
 	"/ip pool used print",
+	"/ip firewall ban print",
 	"/ip ipsec active-peers print",
 	"/ip ipsec installed-sa print",
 	"/ip ipsec installed-sa print where direction=in",
@@ -383,6 +391,31 @@ func TestRemove(t *testing.T) {
 		}
 		if len(got) != len(want) || got[0] != want[0] || got[len(got)-1] != want[len(want)-1] {
 			t.Errorf("%s: %x, want %x", command, got, want)
+		}
+	}
+}
+
+func TestRemoveBan(t *testing.T) {
+	for command, want := range map[string]string{
+		"/ip firewall ban remove 198.51.100.9":             "198.51.100.9/32",
+		"/ip firewall ban remove 1":                        "2001:db8:1:2::/64",
+		"/ip firewall ban remove [find where=culvert]":     "2001:db8:1:2::/64",
+		"/ip firewall ban; remove [find address~\"^198\"]": "198.51.100.9/32",
+	} {
+		f := newFake(t)
+		if _, err := run(t, f, command, false); err != nil || len(f.acts) != 1 || f.acts[0].Verb != Pardon || f.acts[0].Source.String() != want {
+			t.Errorf("%s: %v, %v", command, f.acts, err)
+		}
+	}
+	for command, want := range map[string]string{
+		"/ip firewall ban remove":           "say whom: remove ADDRESS",
+		"/ip firewall ban remove [find]":    "[find] alone is everything",
+		"/ip firewall ban remove 192.0.2.1": `"192.0.2.1" is not banned`,
+		"/ip firewall ban remove 2":         "there is no number 2: 2 are banned",
+	} {
+		f := newFake(t)
+		if _, err := run(t, f, command, false); err == nil || !strings.Contains(err.Error(), want) || len(f.acts) > 0 {
+			t.Errorf("%s: %v, %v", command, f.acts, err)
 		}
 	}
 }

@@ -7,7 +7,8 @@ import "strings"
 var foreign = []struct{ menus, why string }{
 	{"ip firewall filter, ip firewall nat, ip firewall mangle, ip firewall raw, ip firewall address-list, ip firewall connection, ip firewall service-port, " +
 		"ip firewall layer7-protocol, ipv6 firewall",
-		"the firewall is the system's (nft, iptables, fw4): let UDP 500 and 4500 and IP protocol 50 in, and UDP 1701 where IPsec is not required"},
+		"the firewall is the system's (nft, iptables, fw4): let UDP 500 and 4500 and IP protocol 50 in, and UDP 1701 where IPsec is not required; " +
+			"/ip firewall settings set manage=yes is for routers without one of their own, and masquerades users by masquerade="},
 	{"certificate", "certificates are PEM files, made with openssl or an ACME client: name them in /ip ipsec identity"},
 	{"ip address, ipv6 address, interface ethernet, interface bridge, interface vlan, interface bonding, interface list, interface wireless, interface wifi",
 		"addresses and interfaces are the system's; an image that has nothing else has /network interface"},

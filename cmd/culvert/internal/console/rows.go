@@ -22,6 +22,7 @@ type Source interface {
 	IKEPeers() []IKEPeerRow
 	SAs() []SARow
 	PoolsUsed() []PoolUsedRow
+	Bans() []BanRow
 	// IPsecStatistics are counters in the order in which they are shown.
 	IPsecStatistics() []Counter
 	Resource() Resource
@@ -44,7 +45,8 @@ type Action struct {
 	// SessionID is of the ActiveRow that Disconnect is about, and User its name.
 	SessionID uint32
 	User      string
-	Text      string // of Note
+	Text      string       // of Note
+	Source    netip.Prefix // of the BanRow that Pardon is about
 }
 
 // Verb names an Action.
@@ -55,6 +57,7 @@ const (
 	Note                       // `:log info "..."`
 	Reboot                     // `/system reboot`
 	Shutdown                   // `/system shutdown`
+	Pardon                     // `/ip firewall ban remove`
 )
 
 func (v Verb) String() string {
@@ -67,6 +70,8 @@ func (v Verb) String() string {
 		return "reboot"
 	case Shutdown:
 		return "shutdown"
+	case Pardon:
+		return "pardon"
 	}
 	return "nothing"
 }
@@ -240,6 +245,15 @@ type PoolUsedRow struct {
 	Address netip.Addr `json:"address"`
 	Owner   string     `json:"owner"`        // "l2tp"
 	Info    string     `json:"info" text:""` // the user
+}
+
+// BanRow is one address, of IPv6 a network, that is not answered for a while.
+type BanRow struct {
+	Address  string       `json:"address" text:""`
+	Creation string       `json:"creation-time"`
+	Timeout  Span         `json:"timeout"` // until it ends
+	Where    string       `json:"where"`   // "culvert", or "kernel" where the firewall drops its packets
+	Source   netip.Prefix `json:"-"`
 }
 
 // Counter is one line of statistics.
