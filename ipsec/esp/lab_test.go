@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"culvert/board/lab"
 	"culvert/hwcrypto"
 	"culvert/ipsec"
+	"culvert/ipsec/ipsectest"
 	"culvert/ipsec/natt"
 	"culvert/ipsec/xfrm"
 )
@@ -317,7 +319,79 @@ func TestLabInteropAFALG(t *testing.T) {
 			}
 		}
 		labSuites(t, p)
+		t.Run("fails in flight", labProviderFails)
 	})
+}
+
+// labProviderFails: the kernel's ciphers give up while a stream passes to and from the kernel's ESP, in each direction after
+// so many packets of it. None is lost.
+func labProviderFails(t *testing.T) {
+	engine := &failing{Provider: hwcrypto.AFALGAead}
+	p := hwcrypto.Open(hwcrypto.Options{Mode: hwcrypto.KernelFirst, PerPoint: time.Millisecond, Providers: []hwcrypto.Provider{engine}})
+	h, _ := Suite(ipsectest.AESSHA1)
+	if c := p.Choose(h); c.Provider != engine.Name() {
+		t.Fatalf("%+v", c)
+	}
+	engine.after = 50
+	o, k := rig(t, p)
+	w := networks[0]
+	c := w.child(markA, 0xf0001000, 0x80002000, ipsectest.AESSHA1)
+	installBoth(t, o, k, c)
+	const packets = 120
+	for i := range packets {
+		w.exchange(t, o, k, markA, strings.Repeat("x", 1+i*11))
+	}
+	for _, id := range []ipsec.SAID{c.serverIn.ID(), c.serverOut.ID()} {
+		if u, err := o.Usage(id); err != nil || u.Packets != packets || u.IntegrityFailed != 0 {
+			t.Errorf("%s: usage %+v, error %v", id, u, err)
+		}
+	}
+	if d := o.Drops(); d != (Drops{}) {
+		t.Errorf("drops %+v", d)
+	}
+	if n := engine.failed.Load(); n == 0 || p.Choices()[0].Provider != (hwcrypto.Software{}).Name() {
+		t.Errorf("failed %d times, %+v", n, p.Choices())
+	}
+}
+
+// failing is a provider whose transforms fail after some packets of each, as an engine does that was unplugged.
+type failing struct {
+	hwcrypto.Provider
+	after  int // 0: never
+	failed atomic.Int32
+}
+
+func (f *failing) New(c hwcrypto.Config) (hwcrypto.Transform, error) {
+	t, err := f.Provider.New(c)
+	return &failingTransform{Transform: t, of: f}, err
+}
+
+type failingTransform struct {
+	hwcrypto.Transform
+	of      *failing
+	packets int
+}
+
+func (t *failingTransform) fails() error {
+	if t.packets++; t.of.after == 0 || t.packets <= t.of.after {
+		return nil
+	}
+	t.of.failed.Add(1)
+	return unix.EIO
+}
+
+func (t *failingTransform) Seal(p []byte, high uint32) error {
+	if err := t.fails(); err != nil {
+		return err
+	}
+	return t.Transform.Seal(p, high)
+}
+
+func (t *failingTransform) Open(p []byte, high uint32) error {
+	if err := t.fails(); err != nil {
+		return err
+	}
+	return t.Transform.Open(p, high)
 }
 
 func labSuites(t *testing.T, crypto *hwcrypto.Providers) {
