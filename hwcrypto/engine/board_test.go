@@ -23,8 +23,7 @@ import (
 )
 
 // engineModules are what Debian's kernels have as modules for ESP, and for QEMU's crypto engine.
-var engineModules = lab.Modules("virtio_crypto", "crypto_user", "xfrm_user", "esp4", "authenc", "echainiv", "cbc", "drbg", "sha512_generic?", "virtio_net",
-	"af_alg", "algif_skcipher", "algif_aead")
+var engineModules = lab.Modules("virtio_crypto", "crypto_user", "xfrm_user", "esp4", "authenc", "echainiv", "cbc", "drbg", "sha512_generic?", "virtio_net")
 
 // virtioCrypto is QEMU's stand-in for a crypto engine: off the CPU, complete by interrupt, and slow on small packets.
 var virtioCrypto = lab.QEMUArgs("-object", "cryptodev-backend-builtin,id=crypto0", "-device", "virtio-crypto-pci,cryptodev=crypto0")
@@ -101,12 +100,12 @@ func boardEngine(t *testing.T, board string) {
 			t.Errorf("a new SA uses %s", got)
 		}
 		closed(e)
-		engineBreaks(t)
+		engineBreaks(t) // comes last: the engine stays broken
 	}, engineModules, virtioCrypto, lab.Timeout(3*time.Minute))
 }
 
-// engineBreaks takes the engine away from under an SA that uses it: new ones get the processor. That those which are there
-// can be made anew is shown by package xfrm.
+// engineBreaks has the engine stall under an SA that uses it: new ones get the processor. That those which are there can be
+// made anew is shown by package xfrm.
 func engineBreaks(t *testing.T) {
 	var log bytes.Buffer
 	file := filepath.Join(t.TempDir(), "crypto.json")
@@ -131,7 +130,7 @@ func engineBreaks(t *testing.T) {
 		if err := pass(b, "before"); err != nil {
 			return err
 		}
-		if err := busMaster(virtioCryptoID, false); err != nil {
+		if err := stallVirtioCrypto(); err != nil {
 			return err
 		}
 		if err := pass(b, "lost"); !errors.Is(err, errLost) {
@@ -176,29 +175,20 @@ func engineBreaks(t *testing.T) {
 	if s := readState(file); len(s.Suites) != 1 || s.Suites[0].Chains[0].Failure == "" {
 		t.Errorf("the file does not say it: %+v", s)
 	}
-	// The kernel keeps threads until the engine comes back, and the board could not end: the next request wakes it.
-	if err := busMaster(virtioCryptoID, true); err != nil {
-		t.Error(err)
-	}
-	if c := hwcrypto.Open(hwcrypto.Options{Driver: "virtio_crypto_aes_cbc"}).Choose(cbcSHA1); !strings.Contains(c.Driver, "virtio_crypto_aes_cbc") {
-		t.Errorf("the engine does not come back: %+v", c)
-	}
 	if err := e.Close(); err != nil {
 		t.Error(err)
 	}
 }
 
-const virtioCryptoID = "0x1054" // of PCI
-
-// busMaster keeps a PCI device from reading and writing memory, so that it hears of no request and answers none, or lets it
-// again.
-func busMaster(device string, may bool) error {
+// stallVirtioCrypto takes the bus from QEMU's virtio-crypto and gives it back. The device counts as not driven from then on:
+// it still answers the requests that make sessions, and none that has data.
+func stallVirtioCrypto() error {
 	dirs, err := filepath.Glob("/sys/bus/pci/devices/*")
 	if err != nil {
 		return err
 	}
 	for _, dir := range dirs {
-		if id, err := os.ReadFile(dir + "/device"); err != nil || strings.TrimSpace(string(id)) != device {
+		if id, err := os.ReadFile(dir + "/device"); err != nil || strings.TrimSpace(string(id)) != "0x1054" {
 			continue
 		}
 		f, err := os.OpenFile(dir+"/config", os.O_RDWR, 0)
@@ -206,19 +196,20 @@ func busMaster(device string, may bool) error {
 			return err
 		}
 		defer f.Close()
-		const at, bit = 4, 4 // in the command register
+		const at, busMaster = 4, 4 // the command register, and the bit
 		var command [2]byte
 		if _, err := f.ReadAt(command[:], at); err != nil {
 			return err
 		}
-		command[0] &^= bit
-		if may {
-			command[0] |= bit
+		for range 2 {
+			command[0] ^= busMaster
+			if _, err := f.WriteAt(command[:], at); err != nil {
+				return err
+			}
 		}
-		_, err = f.WriteAt(command[:], at)
-		return err
+		return nil
 	}
-	return fmt.Errorf("no PCI device %s", device)
+	return errors.New("no virtio-crypto on the PCI bus")
 }
 
 // Two boards pass ESP, one by its engine, the other by its processor, which has the other byte order.
