@@ -3,6 +3,8 @@
 GO      ?= go
 BUILD   ?= build
 LDFLAGS  = -s -w -X main.version=$(VERSION)
+# What the compiler inlines in a router's binary; said there, because Buildroot and OpenWrt build with it as well.
+GCFLAGS := $(shell grep '^-' cmd/culvert/gcflags)
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 export CGO_ENABLED ?= 0
 
@@ -54,14 +56,16 @@ lab-long: deps kernel ## the lab's tests of minutes, which CI leaves out: twenty
 
 # What a binary may weigh, in octets, as it is and compressed for flash. Raising it is a decision, not an accident: the goal
 # is 6 MB and 2 MB for mips. What is shipped sorts by sort.Slice: every slices.SortFunc is 16 KB of MIPS of its own.
-BUDGET    = 11500000
-BUDGET_XZ = 3000000
-BUDGET_XZ_amd64 = 3500000
+BUDGET    = 10360000
+BUDGET_XZ = 2600000
+BUDGET_XZ_mips   = 2370000
+BUDGET_XZ_mipsle = 2420000
+BUDGET_XZ_amd64  = 2910000
 
 cross: ## static binaries for every board family, with their sizes held to the budget; mips proved free of an FPU
 	@mkdir -p $(BUILD)
 	@printf '%-8s %10s %10s\n' target bytes xz
-	@set -e; $(foreach t,$(TARGETS),env GOOS=linux $(ENV_$(t)) $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BUILD)/culvert-$(t) ./cmd/culvert; \
+	@set -e; $(foreach t,$(TARGETS),env GOOS=linux $(ENV_$(t)) $(GO) build -trimpath -buildvcs=false $(GCFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/culvert-$(t) ./cmd/culvert; \
 	size=$$(stat -c %s $(BUILD)/culvert-$(t)); xz=$$(xz -6 -c $(BUILD)/culvert-$(t) | wc -c); printf '%-8s %10d %10d\n' $(t) $$size $$xz; \
 	test $$size -le $(BUDGET) -a $$xz -le $(or $(BUDGET_XZ_$(t)),$(BUDGET_XZ)) || { echo "$(t) is over the budget of $(BUDGET) octets, $(or $(BUDGET_XZ_$(t)),$(BUDGET_XZ)) compressed" >&2; exit 1; };)
 	@# A processor without floating point: what was built for one with it ends by SIGILL here, as on most MIPS routers.
@@ -69,7 +73,7 @@ cross: ## static binaries for every board family, with their sizes held to the b
 
 reproducible: cross ## the same sources in another directory, built from nothing, make the same binary, octet by octet
 	@dir=$$(mktemp -d) && trap 'chmod -R u+w "$$dir"; rm -rf "$$dir"' EXIT && git ls-files -z | xargs -0 cp --parents -t "$$dir" && \
-	(cd "$$dir" && env GOCACHE="$$dir/.cache" GOOS=linux $(ENV_mips) $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o culvert-mips ./cmd/culvert) && \
+	(cd "$$dir" && env GOCACHE="$$dir/.cache" GOOS=linux $(ENV_mips) $(GO) build -trimpath -buildvcs=false $(GCFLAGS) -ldflags '$(LDFLAGS)' -o culvert-mips ./cmd/culvert) && \
 	cmp "$$dir/culvert-mips" $(BUILD)/culvert-mips && echo "culvert-mips is reproducible"
 
 # TestXL2TPD starts itself again in a namespace, which an emulated process cannot. The others are slow there, for what they

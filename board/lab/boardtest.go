@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -123,11 +124,33 @@ func buildTestFor(b *Board) (string, error) {
 
 // BuildFor compiles a command of this module for a board as it is shipped, and returns the file.
 func BuildFor(b *Board, importPath string) (string, error) {
+	flags, err := compilerFlags()
+	if err != nil {
+		return "", err
+	}
 	return once(importPath+"."+b.Name, func(out string) *exec.Cmd {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, importPath)
+		cmd := exec.Command("go", slices.Concat([]string{"build", "-trimpath", "-ldflags=-s -w"}, flags, []string{"-o", out, importPath})...)
 		cmd.Env = append(append(os.Environ(), "GOOS=linux", "CGO_ENABLED=0"), b.Env...)
 		return cmd
 	})
+}
+
+// compilerFlags are those of a router's binary.
+func compilerFlags() (flags []string, err error) {
+	dir, err := exec.Command("go", "list", "-f", "{{.Dir}}", CulvertCommand).Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list: %w", err)
+	}
+	text, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "gcflags"))
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "-") {
+			flags = append(flags, strings.TrimSpace(line))
+		}
+	}
+	return flags, nil
 }
 
 // run boots a board with the program, which links this package, as its only file and first process.

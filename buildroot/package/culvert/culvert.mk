@@ -42,6 +42,7 @@ endef
 define CULVERT_BUILD_CMDS
 	cd $(@D); $(HOST_GO_HOST_ENV) GOOS=linux $(CULVERT_GOENV) CGO_ENABLED=0 \
 		$(GO_BIN) build -trimpath -buildvcs=false \
+		$$(grep '^-' cmd/culvert/gcflags) \
 		-ldflags "-s -w -X main.version=$(CULVERT_VERSION)" \
 		-o culvert ./cmd/culvert
 endef
