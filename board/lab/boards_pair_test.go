@@ -5,246 +5,245 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 )
 
-// What the boards of these tests are configured with.
-const (
-	pairServer = `[system]
-identity = "server"
-data-path = "%[1]s"
-[network.interface.eth0]
-address = ["192.0.2.1/24"]
-[ip.pool.vpn]
-ranges = ["192.168.99.2-192.168.99.100"]
-[ppp.profile.road]
-local-address = "192.168.99.1"
-remote-address = "vpn"
-[ppp.secret.user1]
-password = "SecurePass123!"
-profile = "road"
-[l2tp.server]
-enabled = true
-use-ipsec = "required"
-ipsec-secret = "a long pre-shared key"
-`
-	pairClient = `[system]
-identity = "client"
-data-path = "%[1]s"
-[network.interface.eth0]
-address = ["192.0.2.2/24"]
-[l2tp.client.up]
-connect-to = "192.0.2.1"
-user = "user1"
-password = "SecurePass123!"
-use-ipsec = true
-ipsec-secret = "a long pre-shared key"
-`
+// Two boards differ in their architecture, byte order or word size. Both come up to their consoles, are configured by
+// typing a RouterOS how-to's commands, and one connects to the other: IPsec by the kernels' XFRM, by userspace with Go's
+// ciphers, and by userspace with the kernel's over AF_ALG; each time an intact transfer, and nothing in the clear on the cable
+// between them. Every board serves once; what the table in README says of them is printed at the end.
+func TestBoardPair(t *testing.T) {
+	var table []measured
+	for _, pair := range []struct{ server, client string }{
+		{"qemu-mips", "qemu-arm64"},
+		{"qemu-arm64", "qemu-mips"},
+		{"qemu-mipsel", "qemu-arm"},
+		{"qemu-arm", "qemu-mipsel"},
+	} {
+		t.Run(pair.server+"_"+pair.client, func(t *testing.T) {
+			p := joined(t, pair.server, pair.client)
+			p.typed()
+			m := p.described()
+			for _, path := range dataPaths {
+				p.set(path)
+				l := p.measure(path, 10<<20)
+				t.Log(l)
+				m.lines = append(m.lines, l)
+				if path.name == "XFRM" && pair.server != "qemu-mipsel" {
+					p.clockJumps()
+				}
+			}
+			p.nothingClear(3 * 10 << 20)
+			table = append(table, m)
+		})
+	}
+	t.Log(readmeTable(table))
+}
+
+// The same on two boards that need no kernel built and little time: what CI runs.
+func TestBoardShort(t *testing.T) {
+	p := joined(t, "qemu-mipsel", "qemu-mipsel")
+	p.typed()
+	t.Log(p.measure(dataPaths[0], 1<<20))
+	p.nothingClear(1 << 20)
+}
+
+// dataPath is one way through a board: what is set for it, and what the console then says.
+type dataPath struct {
+	name            string
+	setting, engine string
+	shown, crypto   string // patterns
+}
+
+var dataPaths = []dataPath{
+	{"XFRM", "auto", "auto", `xfrm\+kernel\+kernel`, `crypto-engine: kernel`},
+	{"userspace", "userspace", "software", `esp\+user\+user`, `crypto-engine: software`},
+	{"userspace, AF_ALG", "userspace", "hardware", `esp\+user\+user`, `crypto-engine: af_alg`},
+}
+
+// The commands are those of a how-to for RouterOS as they stand there, but for the addresses.
+var (
+	serverCommands = []string{
+		`/ip pool add name=l2tp-pool ranges=192.168.100.2-192.168.100.50`,
+		`/ppp profile add name=l2tp-profile local-address=192.168.100.1 remote-address=l2tp-pool dns-server=8.8.8.8,1.1.1.1 use-encryption=yes`,
+		`/interface l2tp-server server set enabled=yes use-ipsec=yes ipsec-secret="YourStrongPSK123!" default-profile=l2tp-profile authentication=mschap2`,
+		`/ppp secret add name=user1 password=SecurePass123! service=l2tp profile=l2tp-profile`,
+		`/ppp secret add name=user2 password=AnotherPass456! service=l2tp profile=l2tp-profile`,
+	}
+	clientCommands = []string{
+		`/interface l2tp-client add name=up connect-to=192.0.2.1 user=user1 password=SecurePass123! use-ipsec=yes ipsec-secret="YourStrongPSK123!" disabled=no`,
+	}
 )
 
-// testBoard is one that runs its image with a shell on the serial line.
-type testBoard struct {
-	t *testing.T
-	*Guest
-	board *Board
-	boot  time.Duration // from power on to the prompt
-	image *Image
+// onCable is the configuration of a board with an address on the cable and nothing else.
+func onCable(identity string, addresses ...string) string {
+	return fmt.Sprintf("[system]\nidentity = %q\n[network.interface.eth0]\naddress = [\"%s\"]\n", identity, strings.Join(addresses, `", "`))
 }
 
-// requireBoards skips or fails where this machine lacks something for the boards.
-func requireBoards(t *testing.T, names ...string) (boards []*Board) {
+// boardPair is two boards joined by a cable.
+type boardPair struct {
+	t              *testing.T
+	server, client *testBoard
+	dump           string // what passes on the cable
+}
+
+func joined(t *testing.T, server, client string) *boardPair {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("emulated boards: make test-boards")
-	}
-	for _, name := range names {
-		b, err := FindBoard(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := b.Kernel(); err != nil {
-			Unavailable(t, err)
-		}
-		boards = append(boards, b)
-	}
-	return boards
-}
-
-// bootImage boots a board with its image as it is shipped but for the configuration, and waits for the shell.
-func bootImage(t *testing.T, b *Board, config, memory string, args ...string) *testBoard {
-	t.Helper()
-	image, err := BuildImage(b, t.TempDir(), map[string][]byte{"usr/share/culvert/default.toml": []byte(config)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	q := image.QEMU()
-	q.Memory = memory
-	q.Append = "culvert.shell"
-	q.Args = append(q.Args, args...)
-	return start(t, q, image, `# `)
-}
-
-// start powers a board on and waits for a prompt.
-func start(t *testing.T, q *QEMU, image *Image, prompt string) *testBoard {
-	t.Helper()
-	if dir := os.Getenv("LAB_SERIAL"); dir != "" { // to look on
-		f, err := os.Create(filepath.Join(dir, strings.ReplaceAll(t.Name(), "/", "_")+"."+q.Board.Name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { f.Close() })
-		q.Console = f
-	}
-	began := time.Now()
-	g, err := q.Start(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Kill)
-	x := &testBoard{t: t, Guest: g, board: image.Board, image: image}
-	if _, err := g.Expect(3*time.Minute, prompt); err != nil {
-		t.Fatal(err)
-	}
-	x.boot = time.Since(began)
-	return x
-}
-
-// run has the shell run a command that has to succeed.
-func (x *testBoard) run(timeout time.Duration, command string) string {
-	x.t.Helper()
-	// An emulated board on a busy machine may stand still for a while.
-	out, status, err := x.Shell(max(timeout, 2*time.Minute), command)
-	if err != nil || status != 0 {
-		x.t.Fatalf("%s: %s: status %d, %v\n%s\n%s", x.board.Name, command, status, err, out, x.log())
-	}
-	return out
-}
-
-// log is the end of the daemon's log, as far as the board still answers.
-func (x *testBoard) log() string {
-	out, _, _ := x.Shell(60*time.Second, "logread | grep -v kernel: | tail -n 60")
-	return out
-}
-
-// wait repeats a command until it succeeds.
-func (x *testBoard) wait(timeout time.Duration, command string) {
-	x.t.Helper()
-	x.run(timeout+10*time.Second, fmt.Sprintf("n=0; until %s; do n=$((n+1)); [ $n -lt %d ] || break; sleep 1; done; [ $n -lt %d ]", command, int(timeout.Seconds()), int(timeout.Seconds())))
-}
-
-// resident is the daemon's resident memory.
-func (x *testBoard) resident() string {
-	return strings.TrimSpace(x.run(60*time.Second, "sed -n 's/^VmRSS:[[:space:]]*//p' /proc/$(pidof culvert)/status"))
-}
-
-// A client on one architecture and a server on another, whose byte orders and word sizes differ: IPsec by the kernels'
-// XFRM, an intact transfer, and nothing in the clear on the cable between them.
-func TestBoardPair(t *testing.T) {
-	for _, test := range []struct{ server, client, path string }{
-		{"qemu-mips", "qemu-arm64", "auto"},
-		{"qemu-arm64", "qemu-mips", "auto"},
-		{"qemu-mipsel", "qemu-arm", "auto"},
-		{"qemu-mips", "qemu-arm64", "userspace"},
-		{"qemu-arm", "qemu-mipsel", "userspace"},
-	} {
-		t.Run(test.server+"_"+test.client+"_"+test.path, func(t *testing.T) { pair(t, test.server, test.client, test.path) })
-	}
-}
-
-// pairOctets are transferred.
-const pairOctets = 10 << 20
-
-func pair(t *testing.T, serverName, clientName, path string) {
-	boards := requireBoards(t, serverName, clientName)
-	Reserve(t, false)
+	boards := requireBoards(t, server, client)
+	Reserve(t, os.Getenv("CULVERT_BENCH") == "1")
 	cable := filepath.Join(t.TempDir(), "cable")
-	dump := filepath.Join(t.TempDir(), "pcap")
-	memory := func(b *Board) string {
-		if b.nor {
-			return "64M" // as the boards that they stand for
-		}
-		return "128M"
-	}
-	server := bootImage(t, boards[0], fmt.Sprintf(pairServer, path), memory(boards[0]), append(NetListen(0, cable),
-		"-object", "filter-dump,id=dump,netdev=n0,maxlen=64,file="+dump)...)
-	client := bootImage(t, boards[1], fmt.Sprintf(pairClient, path), memory(boards[1]), NetConnect(0, cable)...)
-	server.wait(60*time.Second, "culvert console -e '/system resource print' >/dev/null 2>&1")
-	server.run(time.Minute, "sleep 6") // until what only the start has needed is given back
-	idle := server.resident()
-	client.wait(120*time.Second, "ping -c1 -W1 192.168.99.1 >/dev/null 2>&1")
-	client.run(90*time.Second, "ping -c 5 -s 1200 192.168.99.1")
+	p := &boardPair{t: t, dump: filepath.Join(t.TempDir(), "pcap")}
+	p.server = bootImage(t, boards[0], onCable("server", "192.0.2.1/24"), boards[0].memory(), append(NetListen(0, cable),
+		"-object", "filter-dump,id=dump,netdev=n0,maxlen=64,file="+p.dump)...)
+	p.client = bootImage(t, boards[1], onCable("client", "192.0.2.2/24"), boards[1].memory(), NetConnect(0, cable)...)
+	return p
+}
 
-	active := server.run(90*time.Second, "culvert console -e '/ppp active print'")
-	if !strings.Contains(active, "user1") || !strings.Contains(active, "192.168.99.2") || !strings.Contains(active, "192.0.2.2") {
-		t.Errorf("/ppp active print shows\n%s", active)
+// typed configures both boards at their serial lines; what was typed is in force at once, and shows.
+func (p *boardPair) typed() {
+	p.t.Helper()
+	p.server.login()
+	p.server.typed(serverCommands...)
+	p.client.login()
+	p.client.typed(clientCommands...)
+	p.client.wait(3*time.Minute, "ping -c1 -W1 192.168.100.1 >/dev/null 2>&1")
+	if out := p.server.typed("/ppp active print"); !regexp.MustCompile(`user1 +l2tp +192\.0\.2\.2 +192\.168\.100\.\d+ `).MatchString(out) {
+		p.t.Errorf("%s: /ppp active print shows\n%s", p.server.board.Name, out)
+	}
+}
+
+// set changes the data path of both boards, which takes new daemons.
+func (p *boardPair) set(path dataPath) {
+	p.t.Helper()
+	p.client.console("/interface l2tp-client disable up")
+	for _, x := range []*testBoard{p.client, p.server} {
+		x.console("/system settings set data-path=" + path.setting + " crypto-engine=" + path.engine)
+		x.restart()
+	}
+}
+
+// line is what was measured of one data path.
+type line struct {
+	path          string
+	idle, session footprint // the server's
+	mbps          float64
+}
+
+func (l line) String() string {
+	return fmt.Sprintf("%s: %.1f Mbit/s emulated; the server has %v idle, %v with a session", l.path, l.mbps, l.idle, l.session)
+}
+
+// measure has the client connect, if it has not, and sends octets to the server.
+func (p *boardPair) measure(path dataPath, octets int) line {
+	t := p.t
+	t.Helper()
+	l := line{path: path.name, idle: p.server.footprint()}
+	p.client.console("/interface l2tp-client enable up")
+	p.client.wait(3*time.Minute, "ping -c1 -W1 192.168.100.1 >/dev/null 2>&1")
+	p.client.run(time.Minute, "ping -c 5 -s 1200 192.168.100.1")
+	if active := p.server.console("/ppp active print"); !strings.Contains(active, "user1") || !strings.Contains(active, "192.0.2.2") {
+		t.Errorf("%s: /ppp active print shows\n%s", path.name, active)
 	}
 
-	// What both have is sent: programs. The sum is taken before.
-	stream := fmt.Sprintf("cat /usr/sbin/culvert /bin/busybox /usr/sbin/culvert | head -c %d", pairOctets)
-	want := client.run(3*time.Minute, stream+" | md5sum")[:32]
-	if err := server.Send("nc -l -p 5000 | md5sum; echo re''ceived\r"); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(time.Second) // nc(1) says nothing when it listens
+	// What the boards have is sent: programs. The sum is taken before.
+	stream := fmt.Sprintf("cat /usr/sbin/culvert /bin/busybox /usr/sbin/culvert | head -c %d", octets)
+	want := p.client.run(3*time.Minute, stream+" | md5sum")[:32]
+	p.server.must(p.server.shell.Send("nc -l -p 5000 | md5sum; echo re''ceived\r"))
+	p.client.run(time.Minute, "sleep 2") // nc(1) says nothing when it listens
 	began := time.Now()
-	client.run(8*time.Minute, stream+" | nc 192.168.99.1 5000")
-	m, err := server.Expect(time.Minute, `([0-9a-f]{32})  -[\s\S]*received`)
+	p.client.run(10*time.Minute, stream+" | nc 192.168.100.1 5000")
+	m, err := p.server.shell.Expect(answerTimeout, `([0-9a-f]{32})  -[\s\S]*received`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	took := time.Since(began)
+	l.mbps = float64(octets) * 8 / time.Since(began).Seconds() / 1e6
 	if m[1] != want {
-		t.Errorf("the transfer's sum is %s, not %s", m[1], want)
+		t.Errorf("%s: the transfer's sum is %s, not %s", path.name, m[1], want)
 	}
-	esp, clear := captured(t, dump)
-	if esp < pairOctets/1500 || clear > 0 {
-		t.Errorf("on the cable: %d packets of ESP, %d of L2TP in the clear", esp, clear)
+	l.session = p.server.footprint()
+
+	for _, x := range []*testBoard{p.server, p.client} {
+		used := x.console("/system resource print")
+		for _, pattern := range []string{path.shown, path.crypto} {
+			if !regexp.MustCompile(pattern).MatchString(used) {
+				t.Errorf("%s: %s: not %s but\n%s", path.name, x.board.Name, pattern, used)
+			}
+		}
 	}
-	sas := server.run(90*time.Second, "culvert console -e '/ip ipsec installed-sa print detail'")
-	used := server.run(90*time.Second, "culvert console -e '/system resource print'")
-	wantPath := "xfrm+kernel+kernel"
-	if path == "userspace" {
-		wantPath = "esp+user+user"
+	if sas := p.server.console("/ip ipsec installed-sa print detail"); !strings.Contains(sas, "aes") {
+		t.Errorf("%s: /ip ipsec installed-sa print shows\n%s", path.name, sas)
 	}
-	if !strings.Contains(used, wantPath) {
-		t.Errorf("the data path is not %s:\n%s", wantPath, used)
-	}
-	if !strings.Contains(sas, "aes") {
-		t.Errorf("/ip ipsec installed-sa print shows\n%s", sas)
-	}
-	clockJumps(t, server, client)
-	kernel, initrd, err := server.image.Sizes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%s serves %s, %s: kernel %.1f MB, initramfs %.1f MB, boot %.1f s, daemon %s idle, %s with a session, %.1f Mbit/s (emulated)", server.board.Name, client.board.Name, wantPath,
-		float64(kernel)/1e6, float64(initrd)/1e6, server.boot.Seconds(), idle, server.resident(), pairOctets*8/took.Seconds()/1e6)
+	return l
 }
 
 // clockJumps lets the server's clock jump as those of boards do that have none of their own: back to 1970, and ahead. The
 // session outlives it, with all the timers that run out meanwhile.
-func clockJumps(t *testing.T, server, client *testBoard) {
-	t.Helper()
+func (p *boardPair) clockJumps() {
+	p.t.Helper()
 	session := func() string {
-		t.Helper()
-		out := server.run(90*time.Second, "culvert console -e '/ppp active print detail'")
+		p.t.Helper()
+		out := p.server.console("/ppp active print detail")
 		_, id, ok := strings.Cut(out, "session-id=")
 		if !ok {
-			t.Fatalf("/ppp active print detail shows\n%s", out)
+			p.t.Fatalf("/ppp active print detail shows\n%s", out)
 		}
 		return strings.Fields(id)[0]
 	}
 	before := session()
 	// 2038 is as far as a C library with 32-bit times can go; both jumps together are more than a century.
 	for _, date := range []string{"1970-01-02 00:00:00", "2037-12-31 00:00:00"} {
-		server.run(30*time.Second, "date -u -s '"+date+"'")
-		client.run(3*time.Minute, "ping -c 20 -i 1 192.168.99.1")
+		p.server.run(time.Minute, "date -u -s '"+date+"'")
+		p.client.run(3*time.Minute, "ping -c 20 -i 1 192.168.100.1")
 	}
 	if after := session(); after != before {
-		t.Errorf("session %s became session %s when the clock jumped\n%s", before, after, server.log())
+		p.t.Errorf("session %s became session %s when the clock jumped\n%s", before, after, p.server.log())
 	}
+}
+
+// nothingClear looks at what has passed on the cable.
+func (p *boardPair) nothingClear(octets int) {
+	p.t.Helper()
+	esp, clear := captured(p.t, p.dump)
+	if esp < octets/1500 || clear > 0 {
+		p.t.Errorf("on the cable: %d packets of ESP, %d of L2TP in the clear", esp, clear)
+	}
+}
+
+// measured is what one pair has shown.
+type measured struct {
+	server, client string
+	kernel, initrd int64 // octets of the server's image
+	boot           time.Duration
+	lines          []line // as dataPaths
+}
+
+func (p *boardPair) described() (m measured) {
+	p.t.Helper()
+	m.server, m.client, m.boot = p.server.board.Name, p.client.board.Name, p.server.boot
+	var err error
+	m.kernel, m.initrd, err = p.server.image.Sizes()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return m
+}
+
+// readmeTable is the table of boards in README's form.
+func readmeTable(rows []measured) string {
+	var b strings.Builder
+	fmt.Fprintln(&b, "\n| server (client) | kernel + initramfs | boot | daemon idle / with a session | in userspace | Mbit/s: XFRM, userspace, AF_ALG | as ratios |")
+	fmt.Fprintln(&b, "|---|---|---|---|---|---|---|")
+	for _, m := range rows {
+		x, u, a := m.lines[0], m.lines[1], m.lines[2]
+		mb := func(f footprint) float64 { return float64(f.resident) / 1e3 }
+		fmt.Fprintf(&b, "| %s (%s) | %.1f + %.1f MB | %.0f s | %.1f / %.1f MB | %.1f / %.1f MB | %.1f, %.1f, %.1f | 1 : %.2f : %.2f |\n",
+			m.server, m.client, float64(m.kernel)/1e6, float64(m.initrd)/1e6, m.boot.Seconds(),
+			mb(x.idle), mb(x.session), mb(u.idle), mb(u.session), x.mbps, u.mbps, a.mbps, u.mbps/x.mbps, a.mbps/x.mbps)
+	}
+	return b.String()
 }
 
 // captured counts packets in a file of QEMU's filter-dump (libpcap's format): ESP, bare or in UDP 4500, and L2TP in UDP 1701.

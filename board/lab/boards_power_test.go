@@ -184,11 +184,11 @@ timeout = "10s"
 		}
 	}
 	idle("whose daemon works")
-	x.run(time.Minute, "mv /usr/sbin/culvert /usr/sbin/away; kill -TERM $(pidof culvert)")
+	x.run(time.Minute, "mv /usr/sbin/culvert /usr/sbin/away; kill -TERM $(daemon)")
 	idle("whose daemon was stopped on purpose")
 	x.run(time.Minute, "mv /usr/sbin/away /usr/sbin/culvert")
 	x.wait(2*time.Minute, "[ $(logread | grep -c 'watchdog device=/dev/watchdog') -ge 2 ]")
-	x.run(time.Minute, "kill -STOP $(pidof culvert)")
+	x.run(time.Minute, "kill -STOP $(daemon)")
 	start := time.Now()
 	if err := x.Wait(90 * time.Second); err != nil {
 		t.Fatalf("the watchdog did not bite: %v", err)

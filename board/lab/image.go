@@ -48,9 +48,11 @@ func BuildImage(b *Board, dir string, files map[string][]byte) (*Image, error) {
 	r.Tree(filepath.Join(rootfs, "overlay"))
 	r.File("bin/busybox", k.busybox)
 	r.File("usr/sbin/culvert", culvert)
-	list, err := os.ReadFile(filepath.Join(rootfs, "overlay/etc/modules"))
-	if err != nil {
-		return nil, err
+	list, ok := files["etc/modules"]
+	if !ok {
+		if list, err = os.ReadFile(filepath.Join(rootfs, "overlay/etc/modules")); err != nil {
+			return nil, err
+		}
 	}
 	modules := imageModules
 	for line := range strings.Lines(string(list)) {
