@@ -21,7 +21,7 @@ ENV_amd64  = GOARCH=amd64
 CORES = ./ipsec ./ipsec/isakmp ./ipsec/ikev1 ./l2tp ./ppp ./ppp/aaa ./board/nft ./board/firewall
 FUZZTIME ?= 3s
 
-.PHONY: build demo demo-lab test check unit race lab lab-long cross reproducible big-endian fuzz fuzz-short bench deps deps-boards kernel kernel-boards image run test-boards clean help
+.PHONY: build demo demo-lab test check unit race lab lab-long cross reproducible big-endian fuzz fuzz-short bench deps deps-boards kernel kernel-boards image run board test-boards bench-boards clean help
 
 build: ## the binary for this machine: ./culvert
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o culvert ./cmd/culvert
@@ -32,7 +32,7 @@ demo: build ## culvert's server and client in network namespaces of this machine
 demo-lab: deps ## a real strongSwan + xl2tpd client connects to culvert inside the lab; prints what it saw
 	$(GO) run ./board/lab/demo
 
-test: deps check unit race cross big-endian fuzz-short lab ## everything CI runs
+test: deps check unit race cross board big-endian fuzz-short lab ## everything CI runs
 
 check: ## formatting, vet, import rules, shell syntax
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt would change: $$out" >&2; exit 1; }
@@ -109,8 +109,15 @@ image: kernel-boards ## kernel and initramfs of an emulated board in build/image
 run: kernel-boards ## boots that image in QEMU, its serial line on this terminal
 	$(GO) run ./rootfs/mkimage -board "$(BOARD)" -run
 
+board: ## one kind of board, the quickest to fetch: boots to its console, is configured there, serves another with IPsec
+	@board/lab/deps.sh board && rootfs/kernel/debian.sh mipsel >/dev/null
+	$(GO) test -run '^TestBoardShort$$' -count 1 -timeout 20m -v ./board/lab
+
 test-boards: kernel-boards ## what the emulated ARM and MIPS boards prove
-	$(GO) test -run '^TestBoard' -count 1 -timeout 60m -v ./board/lab ./hwcrypto/... ./cmd/culvert
+	$(GO) test -run '^TestBoard' -count 1 -timeout 90m -v ./board/lab ./hwcrypto/... ./cmd/culvert
+
+bench-boards: kernel-boards ## README's table of boards: image, boot, memory, throughput by XFRM and in userspace of one boot
+	CULVERT_BENCH=1 $(GO) test -run '^TestBoardPair$$' -count 1 -timeout 60m -v ./board/lab
 
 .PHONY: deps-buildroot buildroot buildroot-image dist
 deps-buildroot: ## the same for Buildroot

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that the tests and the demo use. Quiet and quick when they are all there.
-# usage: deps.sh [boards|buildroot]
+# usage: deps.sh [board|boards|buildroot]
+#	board		also the one emulator that CI uses
 #	boards		also what the emulated boards, their kernels and images need
 #	buildroot	and what Buildroot wants of a machine besides
 set -eu
@@ -9,6 +10,7 @@ user-mode-linux strongswan-charon strongswan-starter strongswan-swanctl libstron
 libstrongswan-extra-plugins xl2tpd ppp softether-vpnserver softether-vpncmd iproute2 iptables nftables iperf3 tcpdump tshark
 openssl iputils-ping netcat-openbsd qemu-user-static ca-certificates git busybox-static shellcheck"
 case ${1:-} in
+board) packages="$packages qemu-system-mips" ;;
 boards | buildroot) packages="$packages qemu-system-arm qemu-system-mips gcc-mips-linux-gnu libc6-dev-mips-cross e2fsprogs" ;;
 esac
 [ "${1:-}" != buildroot ] || packages="$packages rsync cpio unzip bc file fakeroot patchelf python3-magic flake8"
