@@ -100,6 +100,7 @@ type LNS struct {
 	Users       map[string]string // name -> password
 	Auth        string            // "mschap-v2" when empty
 	MTU         int               // 1400 when 0
+	DNS         string            // the name server it tells; empty: none
 }
 
 // LNS starts xl2tpd as a server.
@@ -120,6 +121,9 @@ func (n *Node) LNS(c LNS) (*XL2TPD, error) {
 	n.WriteFile("/etc/ppp/pap-secrets", secrets.String())
 	opts := fmt.Sprintf("require-%s\nnoccp\nnobsdcomp\nnodeflate\nnovj\nnodefaultroute\nnoipdefault\ndebug\nlogfile %s\nmtu %d\nmru %d\n"+
 		"lcp-echo-interval 10\nlcp-echo-failure 3\n", auth, pppdLog, mtu, mtu)
+	if c.DNS != "" {
+		opts += "ms-dns " + c.DNS + "\n"
+	}
 	conf := fmt.Sprintf("[global]\nport = 1701\n[lns default]\nip range = %s\nlocal ip = %s\nrequire authentication = yes\n"+
 		"pppoptfile = /etc/ppp/options.lab\nppp debug = yes\nlength bit = yes\n", c.Pool, c.Local)
 	return n.xl2tpd(conf, opts)

@@ -52,18 +52,19 @@ type daemon struct {
 
 	path dataPath // who moves the packets; does not change
 
-	natt         *natt.Conns            // UDP 500 and 4500; like the rest of these, nil without IPsec
-	vrfs         map[string]*natt.Conns // the same in VRFs that we call from
-	esp          sealer                 // the next, or the one after it
-	xfrm         *xfrm.Backend          // ESP in the kernel
-	userESP      userESP                // ESP in this process
-	crypto       *hwcrypto.Providers    // what does its ciphers
-	engines      *engines               // chooses what does the kernel's
-	kernelSpeeds kernelSpeeds           // what was measured of it
-	engineWatch  *engineWatch           // leaves an engine that breaks; nil without one
-	portmap      *portmap.Table         // tells clients behind one NAT apart for the kernel's L2TP; nil also without nf_tables
-	ike          *ikev1.Engine          // who may have an SA
-	suites       []ipsec.Suite          // what ESP can do
+	natt         *natt.Conns         // UDP 500 and 4500; like the rest of these, nil without IPsec
+	vrfs         map[string]*vrf     // the same in VRFs that we call from
+	ways         vrfWays             // which packets go there
+	esp          sealer              // the next, or the one after it
+	xfrm         *xfrm.Backend       // ESP in the kernel
+	userESP      userESP             // ESP in this process
+	crypto       *hwcrypto.Providers // what does its ciphers
+	engines      *engines            // chooses what does the kernel's
+	kernelSpeeds kernelSpeeds        // what was measured of it
+	engineWatch  *engineWatch        // leaves an engine that breaks; nil without one
+	portmap      *portmap.Table      // tells clients behind one NAT apart for the kernel's L2TP; nil also without nf_tables
+	ike          *ikev1.Engine       // who may have an SA
+	suites       []ipsec.Suite       // what ESP can do
 
 	mask       uint32            // of packet marks that are ours; does not change
 	socks      sockets           // UDP 1701: control messages, and data where L2TP is ours

@@ -241,6 +241,7 @@ func (dl *dialer) secure(now time.Time, local, remote netip.Addr) {
 		dl.end(now, err.Error())
 		return
 	}
+	d.learnVRFs()
 	if !dl.cfg.UseIPsec {
 		dl.call(now, 0)
 		return
@@ -298,6 +299,7 @@ func (dl *dialer) secured(now time.Time, info ikev1.ClientInfo) {
 	// The server may have answered from another address, and IKE chosen it.
 	if remote := info.Remote.Addr().Unmap(); remote != dl.remote {
 		dl.remote = remote
+		dl.d.learnVRFs()
 		if err := dl.d.esp.Hold(info.Mark, remote); err != nil {
 			dl.end(now, err.Error())
 			return
@@ -370,7 +372,7 @@ func (dl *dialer) openOwn(local netip.AddrPort) (err error) {
 
 // call begins L2TP.
 func (dl *dialer) call(now time.Time, via l2tp.Via) {
-	id, err := dl.d.l2tp.Dial(now, l2tp.Peer{Local: dl.local, Remote: netip.AddrPortFrom(dl.remote, l2tpPort), Via: via}, l2tp.Dial{})
+	id, err := dl.d.l2tp.Dial(now, l2tp.Peer{Local: dl.local, Remote: netip.AddrPortFrom(dl.remote, l2tpPort), Via: via}, l2tp.Dial{Secret: dl.cfg.TunnelSecret})
 	if err != nil {
 		dl.end(now, err.Error())
 		return
@@ -493,6 +495,7 @@ func (dl *dialer) settle(now time.Time) {
 		dl.socket = nil
 	}
 	dl.local, dl.remote = netip.AddrPort{}, netip.Addr{}
+	d.learnVRFs()
 	if dl.disarm(now) {
 		dl.again(now)
 	}
@@ -554,7 +557,10 @@ func (dl *dialer) explainL2TP(c l2tp.Cause) string {
 		return "the server does not answer L2TP on UDP port 1701: see that it runs, that nothing on the way drops it, and whether it wants IPsec (use-ipsec = true)"
 	case c.Reason == l2tp.ReasonPeer && c.Result == l2tp.StopNotAuthorized:
 		dl.refused = true
-		return "the server does not let this router open a tunnel (" + c.String() + "): see who may, in its settings"
+		return "the server does not let this router open a tunnel (" + c.String() + "): see who may, in its settings, and with which tunnel-secret"
+	case c.Reason == l2tp.ReasonAuthorization:
+		dl.refused = true
+		return "the tunnel's ends do not have one secret: set tunnel-secret in [l2tp.client." + dl.cfg.Name + "] to the server's"
 	}
 	return "L2TP: " + c.String()
 }

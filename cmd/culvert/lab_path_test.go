@@ -104,6 +104,9 @@ var clientScenarios = []scenario{
 	{"on demand", callsOnDemand},
 	{"refused", clientRefused},
 	{"server gone", serverGone},
+	{"VRF", inVRF},
+	{"VRF behind a NAT", inVRFBehindNAT},
+	{"answers from elsewhere", answersElsewhere},
 	{"culvert on the kernel", func(t *testing.T, l *lab.L, path labPath) { culvertCallsCulvert(t, l, path, pathKernel) }},
 	{"called from the kernel", func(t *testing.T, l *lab.L, path labPath) { culvertCallsCulvert(t, l, pathKernel, path) }},
 }

@@ -41,6 +41,7 @@ type rigConfig struct {
 	Extra     string // more tables
 	Prepare   func(server *lab.Node)
 	Secret    string // more lines of user1's table
+	Server    string // more lines of the server's table
 	IPv6      string // another address of the server
 }
 
@@ -71,11 +72,12 @@ ipsec-secret = %q
 authentication = [%q]
 default-profile = "vpn"
 keepalive-timeout = %q
+%s
 
 [ipsec.profile.default]
 dpd-interval = %q
 dpd-maximum-failures = 3
-`, c.Path.setting(), labInner, or(c.UseIPsec, "required"), labSecret, or(c.Auth, "mschap2"), or(c.Keepalive, "30s"), or(c.DPD, "2m"))
+`, c.Path.setting(), labInner, or(c.UseIPsec, "required"), labSecret, or(c.Auth, "mschap2"), or(c.Keepalive, "30s"), c.Server, or(c.DPD, "2m"))
 	for i := range max(c.Users, 1) {
 		fmt.Fprintf(&b, "\n[ppp.secret.user%d]\npassword = %q\nprofile = \"vpn\"\n", i+1, labPassword)
 		if i == 0 {

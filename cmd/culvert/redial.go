@@ -20,7 +20,7 @@ type redial struct {
 
 const (
 	firstRedial   = time.Second
-	lastRedial    = 6 * time.Second  // with jitter, and the time that connecting takes, less than ten
+	lastRedial    = 5 * time.Second  // with jitter, and the time that connecting takes, less than ten
 	lastRefused   = 30 * time.Second // as fast as this server's own bans forget
 	redialTrusted = time.Hour        // since the server last let us in
 	redialSteady  = time.Minute      // a link that lasted so long was no failure

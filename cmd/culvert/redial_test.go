@@ -30,9 +30,9 @@ func TestRedial(t *testing.T) {
 			now = r.at
 		}
 	}
-	waits(0, false, 0, s, 2*s, 4*s, 6*s, 6*s)
-	waits(0, true, 0, 12*s, 24*s, 30*s, 30*s)
-	waits(5*s, false, 0, s)
+	waits(0, false, 0, s, 2*s, 4*s, 5*s, 5*s)
+	waits(0, true, 0, 10*s, 20*s, 30*s, 30*s)
+	waits(4*s, false, 0, s)
 	waits(30*s, false, 0, s)
 	waits(30*s, false, 1, 1250*time.Millisecond)
 	// Up, but not for long: that is no success.
@@ -40,7 +40,7 @@ func TestRedial(t *testing.T) {
 	r.connected(now)
 	now = now.Add(10 * s)
 	r.failed(now, false, 0)
-	if got := r.at.Sub(now); got != 6*s {
+	if got := r.at.Sub(now); got != 5*s {
 		t.Errorf("waits %v after a short link", got)
 	}
 	r.begun(r.at)
@@ -51,12 +51,12 @@ func TestRedial(t *testing.T) {
 		t.Errorf("waits %v after a long link", got)
 	}
 	waits(0, false, 1, 2500*time.Millisecond)
-	// Whom the server has let in until a moment ago it may let in again: at most 7.5 s, for an hour.
-	waits(0, true, 1, 5*s, 7500*time.Millisecond)
+	// Whom the server has let in until a moment ago it may let in again: at most 6.25 s, for an hour.
+	waits(0, true, 1, 5*s, 6250*time.Millisecond)
 	for now.Before(r.ended.Add(redialTrusted)) {
-		waits(0, true, 1, 7500*time.Millisecond)
+		waits(0, true, 1, 6250*time.Millisecond)
 	}
-	waits(0, true, 1, 15*s, 30*s, 37500*time.Millisecond)
+	waits(0, true, 1, 12500*time.Millisecond, 25*s, 37500*time.Millisecond)
 	// Something has changed: at once. An attempt under way is left alone.
 	r.hurry(now.Add(-s))
 	if !r.due(now.Add(-s)) {

@@ -57,18 +57,48 @@ func (d *daemon) openUserESP(log *slog.Logger) error {
 	crypto := providerOptions(d.cfg.System.CryptoEngine)
 	crypto.Log = log
 	d.crypto = hwcrypto.Open(crypto)
+	out := espOut{natt: d.natt, raw: raw, ways: &d.ways}
 	d.userESP = userESP{esp.New(esp.Options{
-		Crypto:       d.crypto,
-		Now:          d.clock,
-		SendUDP:      d.natt.SendESP,
-		SendUDPBatch: d.natt.SendESPBatch,
-		SendRaw:      raw.Send,
-		SendRawBatch: raw.SendBatch,
-		Log:          log,
+		Crypto: d.crypto,
+		Now:    d.clock,
+		SendUDP: func(p ipsec.Path, packet []byte) error {
+			return out.conns(p).SendESP(p, packet)
+		},
+		SendUDPBatch: func(p ipsec.Path, packets [][]byte) (int, error) {
+			return out.conns(p).SendESPBatch(p, packets)
+		},
+		SendRaw: func(local, remote netip.Addr, packet []byte) error {
+			return out.raws(local, remote).Send(local, remote, packet)
+		},
+		SendRawBatch: func(local, remote netip.Addr, packets [][]byte) (int, error) {
+			return out.raws(local, remote).SendBatch(local, remote, packets)
+		},
+		Log: log,
 	}), raw}
 	d.esp = d.userESP
 	d.loop.add(d.userESP.Backend)
 	return nil
+}
+
+// espOut are the sockets that our own ESP leaves by: those of a VRF for the calls in there.
+type espOut struct {
+	natt *natt.Conns
+	raw  *esp.Raw
+	ways *vrfWays
+}
+
+func (o *espOut) conns(p ipsec.Path) *natt.Conns {
+	if v := o.ways.find(p.Local.Addr(), p.Remote.Addr()); v != nil {
+		return v.natt
+	}
+	return o.natt
+}
+
+func (o *espOut) raws(local, remote netip.Addr) *esp.Raw {
+	if v := o.ways.find(local, remote); v != nil {
+		return v.raw
+	}
+	return o.raw
 }
 
 // serveUserESP begins to receive, and meanwhile finds out who does the ciphers of the proposals fastest; until that is

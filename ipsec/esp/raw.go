@@ -21,7 +21,11 @@ type RawOptions struct {
 	// Listen are our addresses; an unspecified one means every address of its family. None at all means every address of
 	// both families, or of IPv4 alone where the kernel has no IPv6.
 	Listen []netip.Addr
-	Log    *slog.Logger
+	// Device is the VRF that the sockets are in, empty for none.
+	Device string
+	// Deaf sockets only send: what comes in the VRF is heard by those outside of it.
+	Deaf bool
+	Log  *slog.Logger
 }
 
 // Raw holds the sockets of IP protocol 50. Its methods may be called from any goroutine.
@@ -66,7 +70,7 @@ func OpenRaw(o RawOptions) (*Raw, error) {
 		listen, optional6 = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, true
 	}
 	for _, a := range listen {
-		s, err := openRaw(a.Unmap())
+		s, err := openRaw(a.Unmap(), o)
 		if err != nil && optional6 && a.Is6() && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
 			continue
 		}
@@ -82,7 +86,7 @@ func OpenRaw(o RawOptions) (*Raw, error) {
 	return r, nil
 }
 
-func openRaw(local netip.Addr) (*rawSock, error) {
+func openRaw(local netip.Addr, o RawOptions) (*rawSock, error) {
 	family, sa := unix.AF_INET, unix.Sockaddr(nil)
 	if local.Is6() {
 		family, sa = unix.AF_INET6, &unix.SockaddrInet6{Addr: local.As16()}
@@ -104,10 +108,17 @@ func openRaw(local netip.Addr) (*rawSock, error) {
 			{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT},
 		}
 	}
-	for _, o := range options {
+	for _, opt := range options {
 		if err == nil {
-			err = unix.SetsockoptInt(fd, o.level, o.name, o.value)
+			err = unix.SetsockoptInt(fd, opt.level, opt.name, opt.value)
 		}
+	}
+	if err == nil && o.Device != "" {
+		err = unix.BindToDevice(fd, o.Device)
+	}
+	if err == nil && o.Deaf {
+		nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K} // of any packet
+		err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing})
 	}
 	if err == nil {
 		err = unix.Bind(fd, sa)

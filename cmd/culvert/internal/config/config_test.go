@@ -248,7 +248,7 @@ func TestFull(t *testing.T) {
 		t.Errorf("peer: %+v", m)
 	}
 	x := c.Clients[0]
-	if x.ConnectTo != "vpn.example.com" || x.VRF != "red" || x.MRRU != 1600 || x.CookieLength != 4 || x.UsePeerDNS != "exclusively" || x.IPsecSecret != "another secret" {
+	if x.ConnectTo != "vpn.example.com" || x.VRF != "red" || x.MRRU != 1600 || x.CookieLength != 4 || x.UsePeerDNS != "exclusively" || x.IPsecSecret != "another secret" || x.TunnelSecret != "another tunnel" {
 		t.Errorf("client: %+v", x)
 	}
 	if e := c.Ethers[1]; !e.Unmanaged || e.RemoteSession != 4 || len(e.PeerCookie) != 8 || e.MAC.String() != "02:00:00:00:00:01" {

@@ -31,7 +31,8 @@ type Client struct {
 	Password             aaa.Password
 	UseIPsec             bool
 	IPsecSecret          l2tp.Secret
-	Peer                 ikev1.Peer // the server, as [ipsec] has it
+	TunnelSecret         l2tp.Secret // RFC 2661 section 5.1.1; empty: none
+	Peer                 ikev1.Peer  // the server, as [ipsec] has it
 	Profile              string
 	Allow                []aaa.Method
 	AddDefaultRoute      bool
@@ -271,6 +272,7 @@ func (r *reader) client(name string, root, t *table, c *Config) Client {
 	t.integer("max-mru", minMTU, maxMTU, &x.MRU)
 	t.integerOr("mrru", "disabled", 512, 65535, &x.MRRU)
 	r.addr(t, "src-address", &x.SrcAddress)
+	t.secret("tunnel-secret", (*string)(&x.TunnelSecret))
 	protos := []string{"l2tpv2", "l2tpv3-udp", "l2tpv3-ip"}
 	choice(t, "l2tp-proto-version", &x.ProtoVersion, protos, protos...)
 	cookie(t, "l2tpv3-cookie-length", &x.CookieLength)

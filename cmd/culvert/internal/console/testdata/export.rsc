@@ -79,8 +79,9 @@ add name=l2tp-out1 disabled=no connect-to=vpn.example.com@red user=user1 \
     profile=default-encryption allow=mschap2 add-default-route=no \
     default-route-distance=1 use-peer-dns=exclusively dial-on-demand=no \
     keepalive-timeout=60s max-mtu=1450 max-mru=1450 mrru=1600 src-address="" \
-    l2tp-proto-version=l2tpv2 l2tpv3-cookie-length=4 l2tpv3-digest-hash=sha1 \
-    l2tpv3-circuit-id="" allow-fast-path=no comment=""
+    tunnel-secret="another tunnel" l2tp-proto-version=l2tpv2 \
+    l2tpv3-cookie-length=4 l2tpv3-digest-hash=sha1 l2tpv3-circuit-id="" \
+    allow-fast-path=no comment=""
 /interface l2tp-ether
 add name=l2tp-ether1 disabled=yes connect-to=198.51.100.7 \
     l2tp-proto-version=l2tpv3-ip mac-address=auto mtu=1420 cookie-length=8 \

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"culvert/board/lab"
+)
+
+// TestLabClientMinutes: for three minutes SAs of both phases live for seconds and are renewed, by whoever comes first,
+// while the links lose packets and the NAT in front of one client forgets it again and again. No session is lost. It is the
+// laboratory of TestLabClientChanges: both data paths, strongSwan and culvert as servers, all at the same time.
+func TestLabClientMinutes(t *testing.T) {
+	long(t)
+	inLab(t, clientMinutes, lab.Kernels("6.12"), lab.Memory("1G"), lab.Timeout(6*time.Minute))
+}
+
+func clientMinutes(t *testing.T, l *lab.L) {
+	const lasts, every = 3 * time.Minute, 100 * time.Millisecond
+	ike := callIKE
+	ike.Rekey, ike.Reauth = 11*time.Second, 26*time.Second
+	c := newChanged(t, l, ike, "lifetime = \"31s\"\n\n[ipsec.proposal.default]\nlifetime = \"14s\"\n")
+	nat := c.internet.Host("nat", "203.0.113.1")
+	nat.Forward()
+	nat.NFT("table ip lab-nat { chain postrouting { type nat hook postrouting priority srcnat; oifname eth0 masquerade random; }; }")
+	// One client wants short lifetimes itself, the other one leaves it to the servers.
+	near := c.internet.Host("kernel", "198.51.100.1")
+	c.add(pathKernel, near, c.internet, "\n[ipsec.profile.default]\nlifetime = \"20s\"\n\n[ipsec.proposal.default]\nlifetime = \"12s\"\n")
+	c.add(pathUserspace, nat.Host("userspace", "10.0.0.1"), nat, "")
+	c.within("first call", func() {})
+
+	type stream struct {
+		r    *changedCaller
+		name string
+		ping *lab.Pinger
+	}
+	var streams []stream
+	for _, r := range c.callers {
+		for _, name := range changedServers {
+			ping, err := r.near.StartPing(netip.MustParseAddr(r.client(name).String("remote-address")), every, 500)
+			l.Must(err, "ping")
+			streams = append(streams, stream{r, name, ping})
+		}
+	}
+	near.Up.Impair("loss 2%")
+	nat.Up.Impair("loss 2%")
+	for end := time.Now().Add(lasts); time.Now().Before(end); {
+		time.Sleep(lasts / 6)
+		// An address that is taken away takes the NAT's memory with it; the next packets get other ports.
+		nat.IP("addr add 203.0.113.9/32 dev eth0", "addr del 203.0.113.1/32 dev eth0", "addr add 203.0.113.1/32 dev eth0", "addr del 203.0.113.9/32 dev eth0")
+	}
+	near.Up.Impair("")
+	nat.Up.Impair("")
+
+	for _, s := range streams {
+		sent, got := s.ping.Stop()
+		m := s.r.client(s.name)
+		pairs := len(s.r.Lines("SA pair installed", "remote="+map[string]string{"culvert": "192.0.2.1:", "strongswan": "192.0.2.2:"}[s.name]))
+		t.Logf("%s to %s: %d of %d packets answered, %d pairs of SAs: %v", s.r.near.Name, s.name, got, sent, pairs, m)
+		// Two losses of 2 % on the way, and what the NAT has swallowed while it changed.
+		if m.String("status") != "connected" || m.Int("attempts") != 1 || got < sent*85/100 || sent < int64(lasts/every/2) {
+			t.Errorf("%s to %s: %d of %d packets answered: %v", s.r.near.Name, s.name, got, sent, m)
+		}
+		if pairs < int(lasts/(18*time.Second)) {
+			t.Errorf("%s to %s: only %d pairs of SAs", s.r.near.Name, s.name, pairs)
+		}
+	}
+	// Both ends have begun, in both phases.
+	for _, x := range []struct{ what, mode string }{{"generating", "ID_PROT"}, {"parsed", "ID_PROT"}, {"generating", "QUICK_MODE"}, {"parsed", "QUICK_MODE"}} {
+		n := len(c.swan.Charon.Lines(x.what+" "+x.mode+" request", "SA "))
+		if n < 5 {
+			t.Errorf("strongSwan has %s %d requests of %s", x.what, n, x.mode)
+		}
+		t.Logf("strongSwan has %s %d requests of %s", x.what, n, x.mode)
+	}
+	for _, r := range c.callers {
+		r.end()
+	}
+}
