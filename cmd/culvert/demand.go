@@ -46,6 +46,7 @@ func (dl *dialer) arm(now time.Time) {
 	}
 	gateway, made, pinned, wanted := dl.gateway, dl.standby, dl.unpin, dl.routes()
 	var local, remote netip.Addr
+	ctx := dl.lookUp()
 	dl.lane.do(func() (err error) {
 		if made == nil {
 			if made, err = d.openStandby(cfg.Name, func() { dl.packet() }); err != nil {
@@ -57,7 +58,7 @@ func (dl *dialer) arm(now time.Time) {
 			if err = made.Interface().SetRoutes(nil); err != nil {
 				return err
 			}
-			if local, remote, err = resolve(cfg, attempt); err != nil {
+			if local, remote, err = resolve(ctx, cfg, attempt); err != nil {
 				return err
 			}
 			if cfg.VRF == "" {

@@ -55,6 +55,7 @@ type dialer struct {
 	server netip.Addr // where it was last
 	way    netif.Way  // to it
 	looks  lane       // not to wait for a name server
+	forget func()     // ends the look-up of the server's name, which would keep the next one waiting
 	hasty  bool       // the end had a cause of our own that is over: no reason to wait
 
 	problem string // that IKE told before it ended the call
@@ -169,8 +170,9 @@ func (dl *dialer) begin(now time.Time) {
 		return
 	}
 	var local, remote netip.Addr
+	ctx := dl.lookUp()
 	dl.lane.do(func() (err error) {
-		local, remote, err = resolve(cfg, attempt)
+		local, remote, err = resolve(ctx, cfg, attempt)
 		return err
 	}, func(now time.Time, err error) {
 		switch {
@@ -183,10 +185,17 @@ func (dl *dialer) begin(now time.Time) {
 	})
 }
 
+// lookUp bounds the look-up that is about to begin: it ends with the attempt.
+func (dl *dialer) lookUp() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	dl.forget = cancel
+	return ctx
+}
+
 // resolve finds an address of the server, another one with each attempt, and the one of ours that packets to it leave by.
-func resolve(cfg config.Client, attempt int) (local, remote netip.Addr, err error) {
+func resolve(ctx context.Context, cfg config.Client, attempt int) (local, remote netip.Addr, err error) {
 	host, src := cfg.ConnectTo, cfg.SrcAddress
-	ctx, cancel := context.WithTimeout(context.Background(), resolveTime)
+	ctx, cancel := context.WithTimeout(ctx, resolveTime)
 	defer cancel()
 	family := "ip"
 	switch {
@@ -456,6 +465,10 @@ func (dl *dialer) end(now time.Time, reason string) {
 		dl.reason = reason
 	}
 	dl.stage, dl.by = dialEnding, now
+	if dl.forget != nil {
+		dl.forget()
+		dl.forget = nil
+	}
 }
 
 // settle takes down what there still is, from the top down: PPP, L2TP, the SAs, the hold on the mark.

@@ -33,7 +33,6 @@ type changed struct {
 	t        *testing.T
 	internet *lab.Node
 	ike      lab.IKE // strongSwan's, but for the key
-	tables   string  // of culvert, more than the usual
 	culvert  *rig
 	far      *lab.Node
 	swan     *lab.Reference
@@ -50,7 +49,7 @@ type changedCaller struct {
 var changedServers = []string{"strongswan", "culvert"} // the clients' names for them
 
 func clientChanges(t *testing.T, l *lab.L) {
-	c := newChanged(t, l, callIKE, "")
+	c := newChanged(t, l, callIKE)
 	nat := c.internet.NAT("nat", "203.0.113.1")
 	c.add(pathKernel, c.internet.Host("kernel", "198.51.100.1"), c.internet, "")
 	c.add(pathUserspace, nat.Host("userspace", "10.0.0.1"), nat, "")
@@ -93,10 +92,10 @@ func clientChanges(t *testing.T, l *lab.L) {
 	c.culvert.clean()
 }
 
-// newChanged starts the servers: strongSwan with these settings, culvert with more of them than the usual.
-func newChanged(t *testing.T, l *lab.L, ike lab.IKE, tables string) *changed {
+// newChanged starts the servers, strongSwan with these settings.
+func newChanged(t *testing.T, l *lab.L, ike lab.IKE) *changed {
 	l.Helper()
-	c := &changed{L: l, t: t, ike: ike, tables: tables, culvert: newRig(t, l, rigConfig{Keepalive: "10s", DPD: "10s"})}
+	c := &changed{L: l, t: t, ike: ike, culvert: newRig(t, l, rigConfig{Keepalive: "10s", DPD: "10s"})}
 	c.internet = c.culvert.internet
 	c.far = c.internet.Host("strongswan", "192.0.2.2")
 	c.serve(labSecret, labPassword)
@@ -143,7 +142,7 @@ func (c *changed) serve(secret, password string) {
 	toml = strings.ReplaceAll(toml, labSecret, secret)
 	toml = strings.ReplaceAll(toml, labPassword, password)
 	toml = strings.Replace(toml, "remote-address = \"vpn\"\n", "remote-address = \"vpn\"\ndns-server = [\"192.168.99.53\"]\n", 1)
-	c.culvert.Configure(toml + c.tables)
+	c.culvert.Configure(toml)
 	c.culvert.Signal(syscall.SIGHUP)
 	c.culvert.Show("/ppp active remove " + labUser) // which is an error where nobody is there
 }

@@ -193,6 +193,7 @@ func callsInVRF(t *testing.T, l *lab.L, c callConfig) {
 func answersElsewhere(t *testing.T, l *lab.L, path labPath) {
 	c := callConfig{Path: path, Prepare: func(r *callRig) {
 		r.far.IP("addr add 192.0.2.9/32 dev eth0")
+		r.far.IP("route change default via 192.0.2.254 dev eth0 src 192.0.2.9") // xl2tpd's source
 		r.internet.IP("route add 192.0.2.9/32 dev far")
 		r.far.NFT("table ip elsewhere { chain output { type filter hook output priority 0; ip saddr 192.0.2.1 udp sport 500 ip saddr set 192.0.2.9; }; }")
 	}}

@@ -173,7 +173,7 @@ func TestLifetimes(t *testing.T) {
 		{seconds([]byte{0, 0, 0, 0, 0, 0, 0x0e, 0x10}), time.Hour, 0},
 		{seconds(bytes.Repeat([]byte{0xff}, 8)), maxLifetime, 0},
 		{seconds([]byte{0}), 8 * time.Hour, 0},
-		{seconds([]byte{5}), time.Minute, 0},
+		{seconds([]byte{5}), minLifetime, 0},
 		{append(seconds([]byte{0x0e, 0x10}), isakmp.Basic(isakmp.P2LifeType, 2), isakmp.Variable32(isakmp.P2LifeDuration, 250000)), time.Hour, 250000},
 	} {
 		if d, kb := lifetimes(x.attrs, isakmp.P2LifeType, isakmp.P2LifeDuration); d != x.want || kb != x.kb {

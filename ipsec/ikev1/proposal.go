@@ -29,8 +29,8 @@ func (c phase1Choice) String() string {
 }
 
 const (
-	defaultLifetime = 8 * time.Hour // RFC 2407 section 4.5, where an offer names none
-	minLifetime     = time.Minute
+	defaultLifetime = 8 * time.Hour    // RFC 2407 section 4.5, where an offer names none
+	minLifetime     = 10 * time.Second // as short as a configuration may want it
 	maxLifetime     = 10 * 365 * 24 * time.Hour
 )
 
