@@ -18,7 +18,7 @@ ENV_arm64  = GOARCH=arm64
 ENV_amd64  = GOARCH=amd64
 
 # The packages that are pure codec and state machine: they also run on emulated big-endian MIPS.
-CORES = ./ipsec ./ipsec/isakmp ./ipsec/ikev1 ./l2tp ./ppp ./ppp/aaa ./board/nft ./board/firewall
+CORES = ./ipsec ./ipsec/isakmp ./ipsec/ikev1 ./l2tp ./ppp ./ppp/aaa ./board/netlink ./board/nft ./board/firewall
 FUZZTIME ?= 3s
 
 .PHONY: build demo demo-lab test check unit race lab lab-long cross reproducible big-endian fuzz fuzz-short bench deps deps-boards kernel kernel-boards image run board test-boards bench-boards clean help

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"culvert/board/netlink"
 )
 
 // linux/cryptouser.h and include/linux/crypto.h.
@@ -35,34 +37,21 @@ var typeNames = map[uint32]string{
 }
 
 // openCrypto opens NETLINK_CRYPTO; no answer is waited for longer than wait.
-func openCrypto(wait time.Duration) (fd int, err error) {
-	if fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_CRYPTO); err != nil {
-		return -1, err
-	}
-	timeout := unix.NsecToTimeval(int64(wait))
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
+func openCrypto(wait time.Duration) (*netlink.Conn, error) {
+	return netlink.Dial(unix.NETLINK_CRYPTO, wait, 32<<10)
 }
 
 func cryptoRequest(kind, flags uint16, body []byte) []byte {
-	b := binary.NativeEndian.AppendUint32(nil, uint32(unix.NLMSG_HDRLEN+len(body)))
-	b = binary.NativeEndian.AppendUint16(b, kind)
-	b = binary.NativeEndian.AppendUint16(b, flags|unix.NLM_F_REQUEST)
-	b = binary.NativeEndian.AppendUint32(b, 1)
-	b = binary.NativeEndian.AppendUint32(b, 0)
-	return append(b, body...)
+	return netlink.Header{Kind: kind, Flags: flags | unix.NLM_F_REQUEST, Seq: 1}.Append(nil, body)
 }
 
 // Steerable says why the kernel's choice of drivers cannot be changed, if so.
 func Steerable() error {
-	fd, err := openCrypto(time.Second)
+	c, err := openCrypto(time.Second)
 	if err != nil {
 		return fmt.Errorf("hwcrypto: NETLINK_CRYPTO (CONFIG_CRYPTO_USER, or modprobe crypto_user): %w", err)
 	}
-	return unix.Close(fd)
+	return c.Close()
 }
 
 // Instantiate has the kernel build an AEAD out of the drivers that its driver name spells out:
@@ -73,9 +62,7 @@ func Instantiate(driver string) error { return change("instantiate", cryptoMsgNe
 // SetPriority changes which of several drivers of one name the kernel takes for whoever asks from now on: the one with the
 // highest. What is in use stays as it is. Everything that was built upon the driver is forgotten by the kernel.
 func SetPriority(driver string, priority int) error {
-	attr := binary.NativeEndian.AppendUint16(nil, unix.SizeofNlAttr+4)
-	attr = binary.NativeEndian.AppendUint16(attr, cfgPriority)
-	attr = binary.NativeEndian.AppendUint32(attr, uint32(int32(priority)))
+	attr := netlink.AppendAttribute(binary.NativeEndian, nil, cfgPriority, binary.NativeEndian.AppendUint32(nil, uint32(int32(priority))))
 	return change("set the priority of", cryptoMsgUpdateAlg, driver, attr)
 }
 
@@ -88,65 +75,47 @@ func change(what string, kind uint16, driver string, attr []byte) error {
 	if len(driver) >= cryptoNameLen {
 		return fail(unix.ENAMETOOLONG)
 	}
-	fd, err := openCrypto(10 * time.Second)
+	c, err := openCrypto(10 * time.Second)
 	if err != nil {
 		return fail(err)
 	}
-	defer unix.Close(fd)
+	defer c.Close()
 	body := make([]byte, cryptoAlgLen)
 	copy(body[cryptoNameLen:], driver)
 	if kind == cryptoMsgNewAlg {
 		binary.NativeEndian.PutUint32(body[3*cryptoNameLen:], typeAEAD)
 		binary.NativeEndian.PutUint32(body[3*cryptoNameLen+4:], flagTypeMask)
 	}
-	req := cryptoRequest(kind, unix.NLM_F_ACK, append(body, attr...))
-	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if err := c.Send(cryptoRequest(kind, unix.NLM_F_ACK, append(body, attr...))); err != nil {
 		return fail(err)
 	}
-	buf := make([]byte, 4096)
-	for {
-		n, from, err := unix.Recvfrom(fd, buf, 0)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return fail(err)
-		}
-		if nl, ok := from.(*unix.SockaddrNetlink); !ok || nl.Pid != 0 {
-			continue
-		}
-		if _, _, err := parseDump(buf[:n]); err != nil {
-			return fail(err)
-		}
-		return nil
+	answer, err := c.Receive()
+	if err != nil {
+		return fail(err)
 	}
+	if _, _, err := parseDump(answer); err != nil {
+		return fail(err)
+	}
+	return nil
 }
 
 // dumpAlgorithms asks NETLINK_CRYPTO for everything.
 func dumpAlgorithms() ([]Algorithm, error) {
-	fd, err := openCrypto(2 * time.Second)
+	c, err := openCrypto(2 * time.Second)
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
-	req := cryptoRequest(cryptoMsgGetAlg, unix.NLM_F_DUMP, make([]byte, cryptoAlgLen))
-	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	defer c.Close()
+	if err := c.Send(cryptoRequest(cryptoMsgGetAlg, unix.NLM_F_DUMP, make([]byte, cryptoAlgLen))); err != nil {
 		return nil, err
 	}
 	var out []Algorithm
-	buf := make([]byte, 32<<10)
 	for {
-		n, from, err := unix.Recvfrom(fd, buf, 0)
-		if err == unix.EINTR {
-			continue
-		}
+		b, err := c.Receive()
 		if err != nil {
 			return nil, err
 		}
-		if nl, ok := from.(*unix.SockaddrNetlink); !ok || nl.Pid != 0 {
-			continue
-		}
-		done, algs, err := parseDump(buf[:n])
+		done, algs, err := parseDump(b)
 		if err != nil {
 			return nil, err
 		}
@@ -159,39 +128,27 @@ func dumpAlgorithms() ([]Algorithm, error) {
 	}
 }
 
-var errShort = errors.New("hwcrypto: netlink message is cut short")
+var errShort = errors.New("hwcrypto: description of an algorithm is cut short")
 
 // parseDump reads one datagram of the answer.
 func parseDump(b []byte) (done bool, out []Algorithm, err error) {
-	for len(b) > 0 {
-		if len(b) < unix.NLMSG_HDRLEN {
-			return false, nil, errShort
-		}
-		n := binary.NativeEndian.Uint32(b)
-		if n < unix.NLMSG_HDRLEN || uint64(n) > uint64(len(b)) {
-			return false, nil, errShort
-		}
-		body := b[unix.NLMSG_HDRLEN:n]
-		switch binary.NativeEndian.Uint16(b[4:]) {
+	err = netlink.Messages(b, func(h netlink.Header, body []byte) error {
+		switch h.Kind {
 		case unix.NLMSG_DONE:
-			return true, out, nil
+			done = true
 		case unix.NLMSG_ERROR:
-			if len(body) < 4 {
-				return false, nil, errShort
-			}
-			if code := int32(binary.NativeEndian.Uint32(body)); code != 0 {
-				return false, nil, fmt.Errorf("hwcrypto: NETLINK_CRYPTO: %w", unix.Errno(-code))
-			}
+			return netlink.Outcome(h, body)
 		case cryptoMsgGetAlg:
 			a, err := parseAlgorithm(body)
-			if err != nil {
-				return false, nil, err
-			}
 			out = append(out, a)
+			return err
 		}
-		b = b[min(int(n+3)&^3, len(b)):]
+		return nil
+	})
+	if err != nil {
+		return false, nil, fmt.Errorf("hwcrypto: NETLINK_CRYPTO: %w", err)
 	}
-	return false, out, nil
+	return done, out, nil
 }
 
 func parseAlgorithm(b []byte) (Algorithm, error) {
@@ -211,15 +168,11 @@ func parseAlgorithm(b []byte) (Algorithm, error) {
 		Internal: flags&flagInternal != 0,
 	}
 	a.Engine = flags&flagDriverOnly != 0 || engineByName(a.Driver)
-	for b = b[cryptoAlgLen:]; len(b) >= unix.SizeofNlAttr; {
-		n := int(binary.NativeEndian.Uint16(b))
-		if n < unix.SizeofNlAttr || n > len(b) {
-			return Algorithm{}, errShort
+	err := netlink.Attributes(binary.NativeEndian, b[cryptoAlgLen:], func(kind uint16, data []byte) error {
+		if kind == cfgPriority && len(data) >= 4 {
+			a.Priority = int(int32(binary.NativeEndian.Uint32(data)))
 		}
-		if binary.NativeEndian.Uint16(b[2:]) == cfgPriority && n >= unix.SizeofNlAttr+4 {
-			a.Priority = int(int32(binary.NativeEndian.Uint32(b[unix.SizeofNlAttr:])))
-		}
-		b = b[min((n+3)&^3, len(b)):]
-	}
-	return a, nil
+		return nil
+	})
+	return a, err
 }

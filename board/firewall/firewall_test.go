@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"culvert/board/netlink"
 	"culvert/board/nft"
 )
 
@@ -140,13 +141,13 @@ func (f *fake) Commit(_ string, msgs ...nft.Message) error {
 	for _, m := range msgs {
 		switch k := key(m); {
 		case m.Kind == unix.NFT_MSG_NEWSETELEM && f.banned[k]:
-			return &nft.Error{Errno: unix.EEXIST}
+			return &netlink.Error{Errno: unix.EEXIST}
 		case m.Kind == unix.NFT_MSG_NEWSETELEM:
 			f.banned[k] = true
 		case m.Kind == unix.NFT_MSG_DELSETELEM && !strings.Contains(string(m.Body), "\xc6\x33\x64"):
 			clear(f.banned)
 		case m.Kind == unix.NFT_MSG_DELSETELEM && !f.banned[k]:
-			return &nft.Error{Errno: unix.ENOENT}
+			return &netlink.Error{Errno: unix.ENOENT}
 		case m.Kind == unix.NFT_MSG_DELSETELEM:
 			delete(f.banned, k)
 		}

@@ -2,38 +2,21 @@ package nft
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"culvert/board/netlink"
 )
 
-// answerTime bounds the wait for an answer: the kernel may load a module before it gives one.
-const answerTime = 10 * time.Second
-
 const (
-	lenHeader = unix.NLMSG_HDRLEN
-	lenFamily = 4      // struct nfgenmsg
-	typeMask  = 0x3fff // NLA_TYPE_MASK
+	answerTime = 10 * time.Second // the kernel may load a module before it gives one
+	answerRoom = 8 << 10          // octets
 )
 
 var host = binary.NativeEndian
-
-// Error is a refusal by the kernel.
-type Error struct {
-	Op     string
-	Errno  unix.Errno
-	Reason string // extended acknowledgement, may be empty
-}
-
-func (e *Error) Error() string {
-	if e.Reason != "" {
-		return fmt.Sprintf("nftables: %s: %s (%s)", e.Op, e.Errno, e.Reason)
-	}
-	return fmt.Sprintf("nftables: %s: %s", e.Op, e.Errno)
-}
-
-func (e *Error) Unwrap() error { return e.Errno }
 
 // Message is one request to nf_tables.
 type Message struct {
@@ -44,32 +27,20 @@ type Message struct {
 // Conn is a socket of nf_tables. Tables made as owned belong to it: the kernel removes them with the socket. It is for
 // one goroutine at a time.
 type Conn struct {
-	fd  int
+	*netlink.Conn
 	seq uint32
-	in  [8192]byte
 }
 
 // Dial opens a Conn to the network namespace of the calling thread.
 func Dial() (*Conn, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, answerTime, answerRoom)
 	if err != nil {
-		return nil, fmt.Errorf("nftables: open netlink: %w", err)
+		return nil, fmt.Errorf("nftables: %w", err)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("nftables: bind netlink: %w", err)
-	}
-	tv := unix.NsecToTimeval(int64(answerTime))
-	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
-	unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
-	unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
-	return &Conn{fd: fd}, nil
+	return &Conn{Conn: c}, nil
 }
 
-// Close ends the connection, and with it the tables that belong to it.
-func (c *Conn) Close() error { return unix.Close(c.fd) }
-
-// Commit makes all the changes or none. The error of what the kernel refuses is an [Error] that names op.
+// Commit makes all the changes or none. What the kernel refuses is a [netlink.Error], in words that name op.
 func (c *Conn) Commit(op string, msgs ...Message) error { return c.batch(op, msgs, true) }
 
 // Check asks whether Commit would succeed: a batch without an end is validated and thrown away.
@@ -89,96 +60,49 @@ func (c *Conn) batch(op string, msgs []Message, end bool) error {
 	if end {
 		b = c.append(b, unix.NFNL_MSG_BATCH_END, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
 	}
-	if len(b) > sendBuffer { // a socket's own takes some 100 KB
-		unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*len(b))
-	}
-	if err := retry(func() error { return unix.Sendto(c.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) }); err != nil {
-		return fmt.Errorf("nftables: %s: send: %w", op, err)
+	if err := c.Send(b); err != nil {
+		return fmt.Errorf("nftables: %s: %w", op, err)
 	}
 	for {
-		var n int
-		var from unix.Sockaddr
-		err := retry(func() (err error) { n, from, err = unix.Recvfrom(c.fd, c.in[:], 0); return err })
-		if err == unix.EAGAIN {
-			return fmt.Errorf("nftables: %s: no answer from the kernel in %s", op, answerTime)
+		in, err := c.Receive()
+		if err == nil {
+			err = answer(in, first, last)
 		}
-		if err != nil {
-			return fmt.Errorf("nftables: %s: receive: %w", op, err)
-		}
-		if nl, ok := from.(*unix.SockaddrNetlink); !ok || nl.Pid != 0 {
+		if err == errNoAnswer {
 			continue
 		}
-		if done, err := answer(op, c.in[:n], first, last); done {
-			return err
+		if err != nil {
+			return fmt.Errorf("nftables: %s: %w", op, err)
 		}
+		return nil
 	}
 }
-
-// sendBuffer is what the smallest of the kernels' defaults holds, with its own overhead.
-const sendBuffer = 32 << 10
 
 // append writes one message with the next sequence number.
 func (c *Conn) append(b []byte, kind, flags uint16, family uint8, subsystem uint16, body []byte) []byte {
 	c.seq++
-	b = host.AppendUint32(b, uint32(lenHeader+lenFamily+len(body)))
-	b = host.AppendUint16(b, kind)
-	b = host.AppendUint16(b, flags|unix.NLM_F_REQUEST)
-	b = host.AppendUint32(b, c.seq)
-	b = append(b, 0, 0, 0, 0, family, unix.NFNETLINK_V0)
-	b = binary.BigEndian.AppendUint16(b, subsystem)
-	return append(b, body...) // attributes are padded already
+	header := binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, subsystem) // struct nfgenmsg
+	return netlink.Header{Kind: kind, Flags: flags | unix.NLM_F_REQUEST, Seq: c.seq}.Append(b, append(header, body...))
 }
+
+// errNoAnswer says that a datagram does not tell how a batch ended.
+var errNoAnswer = errors.New("no answer")
 
 // answer looks in a datagram for the outcome of the batch with these sequence numbers: the first error, or the last
 // message's acknowledgement. What is left of earlier batches is passed over.
-func answer(op string, b []byte, first, last uint32) (done bool, err error) {
-	for len(b) >= lenHeader {
-		n := int(min(host.Uint32(b), uint32(len(b)+1)))
-		if n < lenHeader || n > len(b) {
-			return true, fmt.Errorf("nftables: %s: netlink message of %d octets in %d", op, n, len(b))
+func answer(b []byte, first, last uint32) error {
+	outcome := errNoAnswer
+	err := netlink.Messages(b, func(h netlink.Header, body []byte) error {
+		if outcome != errNoAnswer || h.Kind != unix.NLMSG_ERROR || h.Seq-first > last-first {
+			return nil
 		}
-		m, seq := b[:n], host.Uint32(b[8:])
-		b = b[min((n+3)&^3, len(b)):]
-		if host.Uint16(m[4:]) != unix.NLMSG_ERROR || seq-first > last-first {
-			continue
+		if err := netlink.Outcome(h, body); err != nil || h.Seq == last {
+			outcome = err
 		}
-		if len(m) < lenHeader+4 {
-			return true, fmt.Errorf("nftables: %s: acknowledgement of %d octets", op, len(m))
-		}
-		code := int32(host.Uint32(m[lenHeader:]))
-		switch {
-		case code < 0:
-			return true, &Error{op, unix.Errno(-code), reason(m)}
-		case seq == last:
-			return true, nil
-		}
+		return nil
+	})
+	if outcome == errNoAnswer && err != nil {
+		return err
 	}
-	return false, nil
-}
-
-// reason is the kernel's own word on an error, which it has with NETLINK_EXT_ACK.
-func reason(m []byte) string {
-	if flags := host.Uint16(m[6:]); flags&unix.NLM_F_ACK_TLVS == 0 || flags&unix.NLM_F_CAPPED == 0 {
-		return ""
-	}
-	b := m[min(lenHeader+4+lenHeader, len(m)):]
-	for len(b) >= unix.NLA_HDRLEN {
-		n := int(host.Uint16(b))
-		if n < unix.NLA_HDRLEN || n > len(b) {
-			return ""
-		}
-		if host.Uint16(b[2:])&typeMask == unix.NLMSGERR_ATTR_MSG {
-			return unix.ByteSliceToString(b[unix.NLA_HDRLEN:n])
-		}
-		b = b[min((n+3)&^3, len(b)):]
-	}
-	return ""
-}
-
-func retry(f func() error) error {
-	for {
-		if err := f(); err != unix.EINTR {
-			return err
-		}
-	}
+	return outcome
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 
 	"golang.org/x/sys/unix"
+
+	"culvert/board/netlink"
 )
 
 // Table is the name of a table of the inet family. Its methods write requests.
@@ -162,10 +164,7 @@ func (t Table) elements(kind, flags uint16, set string, elements []Element) Mess
 
 // attr is one attribute, padded; nest one that consists of attributes.
 func attr(kind uint16, data []byte) []byte {
-	b := host.AppendUint16(nil, uint16(unix.NLA_HDRLEN+len(data)))
-	b = host.AppendUint16(b, kind)
-	b = append(b, data...)
-	return append(b, make([]byte, -len(data)&3)...)
+	return netlink.AppendAttribute(host, nil, kind, data)
 }
 
 func nest(kind uint16, attrs ...[]byte) []byte { return attr(kind|unix.NLA_F_NESTED, join(attrs...)) }

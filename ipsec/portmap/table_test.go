@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"culvert/board/netlink"
 	"culvert/board/nft"
 )
 
@@ -31,9 +32,9 @@ func (f *fake) Commit(_ string, msgs ...nft.Message) error {
 		k := string(m.Body)
 		switch {
 		case m.Kind == unix.NFT_MSG_NEWSETELEM && f.elements[k]:
-			return &nft.Error{Errno: unix.EEXIST}
+			return &netlink.Error{Errno: unix.EEXIST}
 		case m.Kind == unix.NFT_MSG_DELSETELEM && !f.elements[k]:
-			return &nft.Error{Errno: unix.ENOENT}
+			return &netlink.Error{Errno: unix.ENOENT}
 		}
 	}
 	for _, m := range msgs {
@@ -132,7 +133,7 @@ func TestAddRefuses(t *testing.T) {
 			t.Errorf("Add(%#x, %d): %v", test.mark, test.source, err)
 		}
 	}
-	f.fail = &nft.Error{Op: "map client", Errno: unix.ENOMEM}
+	f.fail = &netlink.Error{Errno: unix.ENOMEM}
 	if _, err := table.Add(0x10000, 1701); !errors.Is(err, unix.ENOMEM) {
 		t.Error(err)
 	}
@@ -149,7 +150,7 @@ func TestAddRefuses(t *testing.T) {
 		t.Error(err)
 	}
 	// What the kernel does not give up stays ours, and is taken up again.
-	f.fail = &nft.Error{Errno: unix.EIO}
+	f.fail = &netlink.Error{Errno: unix.EIO}
 	if err := table.Remove(0x10000, 1701); !errors.Is(err, unix.EIO) {
 		t.Error(err)
 	}

@@ -94,7 +94,7 @@ func New(o Options) (*Backend, error) {
 	}
 	b := &Backend{o: o, log: o.Log, kernel: kernel, clients: make(map[ipsec.Mark]*client), held: make(map[ipsec.Mark][]policy), mtimer: true}
 	if b.monitor, err = openMonitor(); err != nil {
-		kernel.close()
+		kernel.Close()
 		return nil, err
 	}
 	// The guard first: what the predecessor guarded stays guarded.
@@ -127,7 +127,7 @@ func (b *Backend) Close() error {
 	for m := range b.held { // after the SAs: what is sent meanwhile is refused
 		errs = append(errs, b.unhold(m))
 	}
-	errs = append(errs, b.guard(false), b.kernel.close())
+	errs = append(errs, b.guard(false), b.kernel.Close())
 	return errors.Join(errs...)
 }
 

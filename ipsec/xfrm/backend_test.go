@@ -40,7 +40,7 @@ func tables(t *testing.T) (states []*state, policies []policy) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.close()
+	defer c.Close()
 	if err := c.dump("list SAs", msgGetSA, func(m []byte) error {
 		s, err := parseState(host, bytes.Clone(m), host.lenUserSA())
 		states = append(states, s)

@@ -574,7 +574,7 @@ func TestESN(t *testing.T) {
 	a.run(func() {
 		if b, err := trialBackend(); err == nil {
 			able = b.ESN()
-			b.kernel.close()
+			b.kernel.Close()
 		}
 	})
 	if !able {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"culvert/board/netlink"
 	"culvert/ipsec"
 )
 
@@ -75,11 +76,11 @@ func (b *Backend) serve(f func(ipsec.Event)) {
 			time.Sleep(time.Second)
 			continue
 		}
-		if nl, ok := from.(*unix.SockaddrNetlink); !ok || nl.Pid != 0 {
+		if !netlink.FromKernel(from) {
 			continue
 		}
-		err = messages(buf[:n], func(h header, m []byte) error {
-			e, ok, err := b.event(time.Now(), h.kind, m)
+		err = netlink.Messages(buf[:n], func(h netlink.Header, m []byte) error {
+			e, ok, err := b.event(time.Now(), h.Kind, m)
 			if ok {
 				f(e)
 			}

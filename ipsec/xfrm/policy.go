@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"culvert/board/netlink"
 )
 
 const (
@@ -140,7 +142,7 @@ func parsePolicy(l layout, b []byte) (policy, error) {
 		action:   b[polOffAction],
 	}
 	foreign := false
-	err := l.attrs(b[nlAlign(l.lenPolicy()):], func(kind uint16, data []byte) error {
+	err := l.attrs(b[netlink.Align(l.lenPolicy()):], func(kind uint16, data []byte) error {
 		switch kind {
 		case attrTmpl:
 			if len(data) < lenTmpl {

@@ -83,7 +83,7 @@ func Probe() error {
 	if err != nil {
 		return &ProbeError{lacks}
 	}
-	defer b.kernel.close()
+	defer b.kernel.Close()
 
 	for _, v6 := range []bool{false, true} {
 		proto, config, module := "IPv4", "CONFIG_INET_ESP", "esp4"
@@ -152,7 +152,7 @@ func Suites() ([]ipsec.Suite, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer b.kernel.close()
+	defer b.kernel.Close()
 	if err := b.try(false, trialSuite, true); err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.ENOENT) {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"culvert/board/netlink"
 	"culvert/ipsec"
 )
 
@@ -253,7 +254,7 @@ func parseState(l layout, b []byte, head int) (*state, error) {
 	s.bytes, s.packets, s.added = l.Uint64(s.current), l.Uint64(s.current[8:]), l.Uint64(s.current[16:])
 	s.replayed, s.bad = l.Uint32(b[saOffStats+4:]), l.Uint32(b[saOffStats+8:])
 	setMask := uint32(math.MaxUint32)
-	err := l.attrs(b[min(nlAlign(head), len(b)):], func(kind uint16, data []byte) error {
+	err := l.attrs(b[min(netlink.Align(head), len(b)):], func(kind uint16, data []byte) error {
 		need := map[uint16]int{attrMark: 8, attrSetMark: 4, attrSetMarkMask: 4, attrLastUsed: 8, attrReplayVal: lenReplay, attrReplayESN: lenESN}[kind]
 		if len(data) < need {
 			return short(fmt.Sprintf("SA attribute %d", kind), len(data), need)

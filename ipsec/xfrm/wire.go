@@ -7,6 +7,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"culvert/board/netlink"
 )
 
 // Message types and attributes of linux/xfrm.h.
@@ -56,8 +58,6 @@ const (
 	lenReplay   = 12
 	lenESN      = 24 // without its bitmap
 	lenAlgName  = 64
-	lenNlmsghdr = 16
-	lenNlattr   = 4
 
 	// struct xfrm_usersa_info
 	saOffID      = lenSelector
@@ -108,7 +108,6 @@ func (l layout) lenUserSA() int            { return l.round(saUsed) }
 func (l layout) lenPolicy() int            { return l.round(polUsed) }
 func (l layout) lenExpire() int            { return l.round(l.lenUserSA() + 1) }
 func (l layout) offExpireHard() int        { return l.lenUserSA() }
-func nlAlign(n int) int                    { return (n + 3) &^ 3 }
 func pad(b []byte, n int) []byte           { return append(b, make([]byte, n-len(b))...) }
 func be16(b []byte) uint16                 { return binary.BigEndian.Uint16(b) }
 func putBE16(b []byte, v uint16)           { binary.BigEndian.PutUint16(b, v) }
@@ -142,10 +141,7 @@ func getAddr(b []byte, family uint16) netip.Addr {
 
 // attr appends one netlink attribute.
 func (l layout) attr(b []byte, kind uint16, data []byte) []byte {
-	b = l.AppendUint16(b, uint16(lenNlattr+len(data)))
-	b = l.AppendUint16(b, kind)
-	b = append(b, data...)
-	return append(b, make([]byte, nlAlign(len(data))-len(data))...)
+	return netlink.AppendAttribute(l, b, kind, data)
 }
 
 func (l layout) attr32(b []byte, kind uint16, v uint32) []byte {
@@ -159,18 +155,7 @@ func (l layout) mark(b []byte, m mark) []byte {
 
 // attrs calls f with each attribute of a message's tail.
 func (l layout) attrs(b []byte, f func(kind uint16, data []byte) error) error {
-	for len(b) >= lenNlattr {
-		n := int(l.Uint16(b))
-		if n < lenNlattr || n > len(b) {
-			return fmt.Errorf("attribute of %d octets in %d", n, len(b))
-		}
-		// The two top bits are flags (nested, network order).
-		if err := f(l.Uint16(b[2:])&0x3fff, b[lenNlattr:n]); err != nil {
-			return err
-		}
-		b = b[min(nlAlign(n), len(b)):]
-	}
-	return nil
+	return netlink.Attributes(l, b, f)
 }
 
 // short is the error for an attribute or message too short for its structure.

@@ -5,7 +5,6 @@ import (
 	"embed"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"flag"
 	"net/netip"
 	"os"
@@ -16,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"culvert/board/netlink"
 	"culvert/ipsec"
 	"culvert/ipsec/ipsectest"
 )
@@ -165,12 +165,6 @@ func TestTruncations(t *testing.T) {
 			t.Errorf("an SA with attribute %x was read", b)
 		}
 	}
-	m := netlinkMessage(unix.NLMSG_ERROR, 0, make([]byte, 20))
-	for i := lenNlmsghdr; i < len(m); i++ {
-		if err := messages(m[:i], func(header, []byte) error { return nil }); err == nil {
-			t.Errorf("a message cut at %d of %d octets was read", i, len(m))
-		}
-	}
 }
 
 func mapping(l layout) []byte {
@@ -277,50 +271,17 @@ func TestMarkIndex(t *testing.T) {
 	}
 }
 
-func netlinkMessage(kind, flags uint16, body []byte) []byte {
-	b := make([]byte, lenNlmsghdr, lenNlmsghdr+len(body))
-	b = append(b, body...)
-	host.PutUint32(b, uint32(len(b)))
-	host.PutUint16(b[4:], kind)
-	host.PutUint16(b[6:], flags)
-	return b
-}
-
-func TestAcknowledgement(t *testing.T) {
-	body := host.AppendUint32(nil, 0xffffffff-uint32(unix.EEXIST)+1)
-	body = append(body, netlinkMessage(msgNewSA, 0, nil)...)
-	text := host.attr(nil, unix.NLMSGERR_ATTR_MSG, []byte("taken\x00"))
-	err := ack("install", header{kind: unix.NLMSG_ERROR, flags: unix.NLM_F_CAPPED | unix.NLM_F_ACK_TLVS}, append(body, text...))
-	var e *KernelError
-	if !errors.As(err, &e) || !errors.Is(err, unix.EEXIST) || e.Reason != "taken" || e.Op != "install" {
-		t.Errorf("error %#v", err)
-	}
-	if err := ack("x", header{kind: unix.NLMSG_ERROR}, make([]byte, 4)); err != nil {
-		t.Errorf("success: %v", err)
-	}
-	for i := range 4 {
-		if err := ack("x", header{kind: unix.NLMSG_ERROR}, body[:i]); err == nil {
-			t.Errorf("an acknowledgement of %d octets was read", i)
-		}
-	}
-	for i := 4; i < len(body); i++ { // what is cut is the text, not the refusal
-		if err := ack("x", header{kind: unix.NLMSG_ERROR, flags: unix.NLM_F_ACK_TLVS}, body[:i]); !errors.Is(err, unix.EEXIST) {
-			t.Errorf("cut at %d: %v", i, err)
-		}
-	}
-}
-
 func FuzzMessages(f *testing.F) {
 	for _, write := range goldenMessages() {
-		f.Add(netlinkMessage(msgNewSA, 0, write(host, nil)))
-		f.Add(netlinkMessage(msgNewPolicy, 0, write(host, nil)))
+		f.Add(netlink.Header{Kind: msgNewSA}.Append(nil, write(host, nil)))
+		f.Add(netlink.Header{Kind: msgNewPolicy}.Append(nil, write(host, nil)))
 	}
-	f.Add(netlinkMessage(msgMapping, 0, mapping(host)))
-	f.Add(netlinkMessage(unix.NLMSG_ERROR, unix.NLM_F_ACK_TLVS, bytes.Repeat([]byte{0xff}, 60)))
+	f.Add(netlink.Header{Kind: msgMapping}.Append(nil, mapping(host)))
+	f.Add(netlink.Header{Kind: unix.NLMSG_ERROR, Flags: unix.NLM_F_ACK_TLVS}.Append(nil, bytes.Repeat([]byte{0xff}, 60)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		backend := &Backend{o: Options{MarkMask: DefaultMarkMask}}
-		messages(b, func(h header, m []byte) error {
-			switch h.kind {
+		netlink.Messages(b, func(h netlink.Header, m []byte) error {
+			switch h.Kind {
 			case msgNewSA:
 				if s, err := parseState(host, m, host.lenUserSA()); err == nil {
 					s.ours()
@@ -332,9 +293,9 @@ func FuzzMessages(f *testing.F) {
 					_ = p.String()
 				}
 			case unix.NLMSG_ERROR, unix.NLMSG_DONE:
-				_ = ack("fuzz", h, m)
+				_ = netlink.Outcome(h, m)
 			default:
-				backend.event(time.Time{}, h.kind, m)
+				backend.event(time.Time{}, h.Kind, m)
 			}
 			return nil
 		})
