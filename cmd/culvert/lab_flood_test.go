@@ -146,7 +146,8 @@ func (f *flood) send(frames, msgs [][]byte, change func(msg []byte, n uint64)) e
 		}
 		due := uint64(now.Sub(begin).Seconds() * floodRate * 1.05)
 		if due < sent+floodBatch {
-			unix.Nanosleep(&unix.Timespec{Nsec: int64(sent+floodBatch-due) * 1e9 / floodRate}, nil)
+			pause := unix.NsecToTimespec(int64(sent+floodBatch-due) * 1e9 / floodRate)
+			unix.Nanosleep(&pause, nil)
 			continue
 		}
 		for i, b := range frames {
