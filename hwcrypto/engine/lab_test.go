@@ -240,6 +240,35 @@ func TestLabSteering(t *testing.T) {
 		same("restored after a crash, and pinned to what was there")
 		l.Must(e.Close(), "close")
 
+		// What is in use breaks later. If what would take its place fails as well, it is the machine, and all stays.
+		working := Installer(install)
+		e = steered(t, Options{Suites: suites, Engine: "cryptd(cbc(aes-generic))", Install: func(l Loop) (func() error, error) { return working(l) }})
+		if c := e.Choices()[0]; c.Driver != queued || !e.Watchable() {
+			t.Errorf("%+v", c)
+		}
+		check := func(what, want string, n int, fails bool) {
+			t.Helper()
+			changed, err := e.Check(t.Context())
+			if len(changed) != n || (err != nil) != fails || e.Choices()[0].Driver != want {
+				t.Errorf("%s: %+v, error %v; %+v", what, changed, err, e.Choices())
+			}
+			if got := newSA(t, cbcSHA1); got != want {
+				t.Errorf("%s: a new SA uses %s", what, got)
+			}
+		}
+		check("in order", queued, 0, false)
+		working = func(l Loop) (func() error, error) {
+			wrong := l.Keys
+			wrong.Auth = make([]byte, len(wrong.Auth))
+			return installKeys(l, wrong)
+		}
+		check("nothing works", queued, 0, true)
+		working = broken(queued)
+		check("broken", direct, 1, false)
+		check("left", direct, 0, false)
+		l.Must(e.Close(), "close")
+		same("closed after one broke")
+
 		// A chain over which the machine went down is not tried again.
 		s := readState(file)
 		s.Suites, s.Boot, s.Trying = nil, "another", queued
