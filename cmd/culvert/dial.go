@@ -58,6 +58,8 @@ type dialer struct {
 	forget func()     // ends the look-up of the server's name, which would keep the next one waiting
 	hasty  bool       // the end had a cause of our own that is over: no reason to wait
 
+	offered ipsec.Suite // first, where no proposal is configured
+
 	problem string // that IKE told before it ended the call
 	refused bool   // the server has answered, and will not have us
 	reason  string // why the last attempt or connection ended
@@ -286,7 +288,10 @@ func (dl *dialer) peer() ikev1.Peer {
 	if len(p.Proposal.Suites) == 0 {
 		var why string
 		p.Proposal.Suites, why = dl.d.callOffer()
-		dl.log.Debug("what the call offers first", "suite", p.Proposal.Suites[0], "reason", why)
+		if first := p.Proposal.Suites[0]; first != dl.offered {
+			dl.offered = first
+			dl.log.Info("offered first for ESP", "suite", first, "reason", why)
+		}
 	}
 	if all := p.Proposal.Suites; len(all) > 0 {
 		p.Proposal.Suites = slices.DeleteFunc(slices.Clone(all), func(s ipsec.Suite) bool {
