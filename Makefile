@@ -21,7 +21,7 @@ ENV_amd64  = GOARCH=amd64
 CORES = ./ipsec ./ipsec/isakmp ./ipsec/ikev1 ./l2tp ./ppp ./ppp/aaa ./board/netlink ./board/nft ./board/firewall
 FUZZTIME ?= 3s
 
-.PHONY: build demo demo-lab test check unit race lab lab-long cross reproducible big-endian fuzz fuzz-short bench deps deps-boards kernel kernel-boards image run board test-boards bench-boards clean help
+.PHONY: build demo demo-lab test check unit race lab lab-long cross reproducible big-endian fuzz fuzz-short bench bench-user deps deps-boards kernel kernel-boards image run board test-boards bench-boards clean help
 
 build: ## the binary for this machine: ./culvert
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o culvert ./cmd/culvert
@@ -91,7 +91,10 @@ fuzz-short fuzz: ## every fuzz target for FUZZTIME each (make fuzz FUZZTIME=5m f
 
 bench: deps kernel ## throughput, sessions and exchanges per second, memory: ratios to strongSwan + xl2tpd + pppd, and to SoftEther
 	$(GO) test -run '^$$' -bench '^BenchmarkMemory$$' -benchtime 1x ./ipsec/ikev1
-	CULVERT_BENCH=1 $(GO) test -run '^TestBench' -v -count 1 -timeout 30m ./ipsec/esp ./cmd/culvert
+	CULVERT_BENCH=1 $(GO) test -run '^TestBench' -v -count 1 -timeout 40m -p 1 ./ipsec/esp ./cmd/culvert
+
+bench-user: deps ## of these the userspace data path alone: to the bare ciphers, a loop that copies packets, and SoftEther (root)
+	CULVERT_BENCH=1 $(GO) test -run '^TestBench(ESP|UserPath|SoftEther)$$' -v -count 1 -timeout 20m -p 1 ./ipsec/esp ./cmd/culvert
 
 deps: ## Debian packages that tests and demo need (apt, root)
 	@board/lab/deps.sh

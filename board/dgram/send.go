@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	maxMessages = 8      // sent with one system call
+	maxMessages = 32     // sent with one system call
 	maxParts    = 64     // of datagrams that are sent as one: UDP_MAX_SEGMENTS
 	maxCut      = 0xff00 // octets of them
 	ctlOut      = 128    // octets of control messages: address, mark, size of the parts

@@ -21,6 +21,8 @@
 // Where the processor matters (byte order, word size, a router's real kernel), [RunOn] runs the same test on a board that
 // QEMU emulates, and [QEMU] starts boards with an image, to be typed at on their serial line: boards.go has the table.
 //
+// What wants nothing of the kernel but sockets, TUN and namespaces may be measured on the machine's own: [Here].
+//
 // Files: kernel.go finds the kernels, machine.go boots one, guest.go is its first process, run.go joins that with package
-// testing, node.go and internet.go make the network, daemon.go and peer_*.go what runs on it. Read run.go first.
+// testing, here.go does without a kernel of its own, share.go rations processors, node.go and internet.go make the network, daemon.go and peer_*.go what runs on it. Read run.go first.
 package lab

@@ -30,6 +30,7 @@ type Node struct {
 	quit     chan struct{}
 	links    int
 	logs     []string // files that daemons write besides their output
+	cpus     unix.CPUSet
 }
 
 // Namespace makes a node without any link but its loopback.
@@ -120,7 +121,20 @@ func (n *Node) Go(f func()) {
 	}()
 }
 
+// Pin has the programs that are started on the node from now on run on these processors only; none means all.
+func (n *Node) Pin(cpus ...int) {
+	n.cpus.Zero()
+	for _, c := range cpus {
+		n.cpus.Set(c)
+	}
+}
+
 func (n *Node) enter() error {
+	if n.cpus.Count() > 0 {
+		if err := unix.SchedSetaffinity(0, &n.cpus); err != nil {
+			return err
+		}
+	}
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return err
 	}

@@ -96,21 +96,7 @@ func host(t *testing.T, name string, o options) {
 		}
 		t.Skip(err)
 	}
-	env := os.Environ()
-	for _, path := range o.builds {
-		file, err := build(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		env = append(env, BinaryEnv(path)+"="+file)
-	}
-	for _, path := range o.tests {
-		file, err := buildTestOf(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		env = append(env, BinaryEnv(path+".test")+"="+file)
-	}
+	env := buildAll(t, o)
 	out := &relay{w: t.Output(), test: t.Name()}
 	m := Machine{
 		Alone:   o.alone,
@@ -141,6 +127,27 @@ func host(t *testing.T, name string, o options) {
 	default:
 		t.Logf("guest %s: %.1f s", kernel.Name, m.Took.Seconds())
 	}
+}
+
+// buildAll compiles what the guest is to find, and returns the environment that tells it where.
+func buildAll(t *testing.T, o options) []string {
+	t.Helper()
+	env := os.Environ()
+	for _, path := range o.builds {
+		file, err := build(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		env = append(env, BinaryEnv(path)+"="+file)
+	}
+	for _, path := range o.tests {
+		file, err := buildTestOf(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		env = append(env, BinaryEnv(path+".test")+"="+file)
+	}
+	return env
 }
 
 // pattern selects the test of that name, and of its subtests those that the host's own -test.run asks for.

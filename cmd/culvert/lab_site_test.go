@@ -15,13 +15,13 @@ import (
 // both ends, other transports, other settings of IPsec.
 func TestLabClientSite(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab.L) {
-		t.Run("site to site", func(t *testing.T) { siteToSite(t, l.Sub(t)) })
-		t.Run("IPv6 outside", func(t *testing.T) { overIPv6(t, l.Sub(t)) })
+		t.Run("site to site", func(t *testing.T) { siteToSite(t, l.Sub(t), pathKernel) })
+		t.Run("IPv6 outside", func(t *testing.T) { overIPv6(t, l.Sub(t), pathKernel) })
 		t.Run("VRF", func(t *testing.T) { inVRF(t, l.Sub(t), pathKernel) })
 		t.Run("answers from elsewhere", func(t *testing.T) { answersElsewhere(t, l.Sub(t), pathKernel) })
-		t.Run("settings", func(t *testing.T) { callSettings(t, l.Sub(t)) })
+		t.Run("settings", func(t *testing.T) { callSettings(t, l.Sub(t), pathKernel) })
 		t.Run("SoftEther", func(t *testing.T) { callsSoftEther(t, l.Sub(t)) })
-		t.Run("short lives", func(t *testing.T) { shortLives(t, l.Sub(t)) })
+		t.Run("short lives", func(t *testing.T) { shortLives(t, l.Sub(t), pathKernel) })
 	}, lab.Kernels("6.12"), lab.Timeout(8*time.Minute))
 }
 
@@ -33,9 +33,9 @@ func clientTOML(i int, connect, more string) string {
 
 // siteToSite is RouterOS's manual: two routers, a network behind each, and a remote client that has an address of the
 // server's network and is a host of it (proxy ARP). TCP gets through although nobody fragments.
-func siteToSite(t *testing.T, l *lab.L) {
+func siteToSite(t *testing.T, l *lab.L, path labPath) {
 	const home = "192.168.55.0/24"
-	server := newRig(t, l, rigConfig{Users: 1, Secret: "routes = [\"" + home + "\"]", Extra: `
+	server := newRig(t, l, rigConfig{Path: path, Users: 1, Secret: "routes = [\"" + home + "\"]", Extra: `
 [ppp.profile.lan]
 local-address = "192.168.88.1"
 remote-address = "192.168.88.200"
@@ -59,7 +59,7 @@ profile = "lan"
 	remote := server.internet.Host("remote", "198.51.100.2")
 	r := &callRig{L: l, internet: server.internet, near: near}
 	r.pristine = r.state()
-	r.Culvert = l.Culvert(near, clientTOML(1, labServer.String(), "routes = [\"192.168.88.0/24\"]"))
+	r.Culvert = l.Culvert(near, path.toml()+clientTOML(1, labServer.String(), "routes = [\"192.168.88.0/24\"]"))
 	r.up()
 	hostAddr := netip.MustParseAddr("192.168.55.2")
 	for _, p := range []struct {
@@ -88,7 +88,7 @@ profile = "lan"
 		}
 	}
 
-	away := l.Culvert(remote, clientTOML(2, labServer.String(), "routes = [\"192.168.88.0/24\"]"))
+	away := l.Culvert(remote, path.toml()+clientTOML(2, labServer.String(), "routes = [\"192.168.88.0/24\"]"))
 	far := netip.MustParseAddr("192.168.88.200")
 	if _, err := server.lan.Ping(far, patience); err != nil {
 		t.Error(err)
@@ -128,15 +128,15 @@ func mss(tcp []byte) uint16 {
 }
 
 // overIPv6: IKE, ESP and L2TP over IPv6, found by name.
-func overIPv6(t *testing.T, l *lab.L) {
-	server := newRig(t, l, rigConfig{IPv6: "2001:db8::1"})
+func overIPv6(t *testing.T, l *lab.L, path labPath) {
+	server := newRig(t, l, rigConfig{Path: path, IPv6: "2001:db8::1"})
 	r := &callRig{L: l, internet: server.internet, near: server.internet.Host("near", "198.51.100.1", "2001:db8:0:1::1")}
 	r.near.WriteFile("/etc/hosts", "2001:db8::1 vpn.example.com\n")
 	r.pristine = r.state()
 	r.wire = r.internet.Capture("near", func(p lab.Packet) bool { return !p.IKE() })
-	r.Culvert = l.Culvert(r.near, clientTOML(1, "vpn.example.com", ""))
+	r.Culvert = l.Culvert(r.near, path.toml()+clientTOML(1, "vpn.example.com", ""))
 	m := r.up()
-	if !strings.HasPrefix(m.String("remote-endpoint"), "[2001:db8::1]") || m.Int("mtu") < 1300 || m.Int("mtu") > 1400 {
+	if !strings.HasPrefix(m.String("remote-endpoint"), "[2001:db8::1]") || m.Int("mtu") < 1300 || m.Int("mtu") > 1408 {
 		t.Errorf("monitor: %v", m)
 	}
 	addr := netip.MustParseAddr(m.String("local-address"))
@@ -220,9 +220,9 @@ func answersElsewhere(t *testing.T, l *lab.L, path labPath) {
 
 // callSettings: a server that insists on aggressive mode, AES-GCM and perfect forward secrecy gets them, from another of
 // our addresses and behind a NAT.
-func callSettings(t *testing.T, l *lab.L) {
+func callSettings(t *testing.T, l *lab.L, path labPath) {
 	ike := lab.IKE{PSK: labSecret, Aggressive: true, Proposals: "aes256-sha384-ecp384", ESP: "aes128gcm16-ecp256"}
-	c := callConfig{NAT: true, IKE: &ike, Extra: "src-address = \"10.0.0.9\"\n", Prepare: func(r *callRig) {
+	c := callConfig{Path: path, NAT: true, IKE: &ike, Extra: "src-address = \"10.0.0.9\"\n", Prepare: func(r *callRig) {
 		r.near.IP("addr add 10.0.0.9/32 dev eth0")
 		r.gate.IP("route add 10.0.0.9/32 dev near")
 	}, Tables: `
@@ -262,11 +262,11 @@ lifetime = "20m"
 
 // shortLives: SAs that live for seconds are renewed under a stream of packets, behind a NAT, and hardly one is lost.
 // TestLabClientMinutes is more of it.
-func shortLives(t *testing.T, l *lab.L) {
+func shortLives(t *testing.T, l *lab.L, path labPath) {
 	const lasts = 35 * time.Second
 	ike := callIKE
 	ike.Rekey = 17 * time.Second
-	r := newCallRig(t, l, callConfig{NAT: true, IKE: &ike, Tables: `
+	r := newCallRig(t, l, callConfig{Path: path, NAT: true, IKE: &ike, Tables: `
 [ipsec.profile.default]
 lifetime = "20s"
 

@@ -44,7 +44,7 @@ type RawStats struct {
 
 const (
 	protoESP   = 50
-	rawBatch   = 16      // packets taken from the kernel at once
+	rawBatch   = 48      // packets taken from the kernel at once
 	rawMessage = 8 << 10 // longest packet, IP header included: as natt.MaxMessage
 	rawBuffer  = 1 << 20 // octets that may wait in the kernel, either way
 )
