@@ -332,7 +332,7 @@ func TestMistakes(t *testing.T) {
 		"/ppp active print detial":            `"detial" is not expected here: did you mean detail?`,
 		"/ppp active print where nme=x":       `there is no property "nme": did you mean name?`,
 		"/ppp active print name=x":            `"name=x": conditions follow the word where`,
-		`/ppp active print where name~"("`:    "\"(\" is not a pattern: error parsing regexp: missing closing ): `(`",
+		`/ppp active print where name~"("`:    "\"(\" is not a pattern: a parenthesis is not closed",
 		`/log print where topics~"x`:          "a quote is not closed",
 		`/log print where time~"\q"`:          `unknown escape "\\q"`,
 		"/system identity print where name=x": "there is only one, so there is nothing to choose with where",

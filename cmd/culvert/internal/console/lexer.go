@@ -1,7 +1,6 @@
 package console
 
 import (
-	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -29,9 +28,32 @@ type statement struct {
 	toks []token
 }
 
-// promptText is a prompt that was copied along with the command behind it, as documents show it. What stands between the
-// bracket and the > is the menu that the command belongs to.
-var promptText = regexp.MustCompile(`^\[[^\]\s@]*@[^\]\n]*\][ \t]*(/?[a-z0-9][a-z0-9 /-]*|/)?>`)
+// prompt finds one that was copied along with the command behind it, as documents show it: [admin@name] /ip ipsec>. What
+// stands before the > is the menu that the command belongs to. The size is 0 where there is none.
+func prompt(text string) (menu string, size int) {
+	if !strings.HasPrefix(text, "[") {
+		return "", 0
+	}
+	user, rest, ok := strings.Cut(text, "@")
+	if !ok || strings.ContainsAny(user, "] \t\r\n\f") {
+		return "", 0
+	}
+	name, rest, ok := strings.Cut(rest, "]")
+	if !ok || strings.Contains(name, "\n") {
+		return "", 0
+	}
+	menu, rest, ok = strings.Cut(strings.TrimLeft(rest, " \t"), ">")
+	if !ok {
+		return "", 0
+	}
+	words := strings.TrimPrefix(menu, "/")
+	for i, c := range []byte(words) {
+		if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || i > 0 && strings.IndexByte(" /-", c) >= 0) {
+			return "", 0
+		}
+	}
+	return strings.TrimSpace(words), len(text) - len(rest)
+}
 
 // lex splits a script into commands, at line ends and semicolons, and those into words, at blanks. Double quotes keep
 // blanks, with RouterOS's escapes \" \\ \n \r \t \_ (a blank) \$ \? and \XX (two hexadecimal digits). A backslash at the
@@ -58,13 +80,15 @@ func lex(text string) ([]statement, error) {
 				}
 				continue
 			}
-			if m := promptText.FindStringSubmatch(text[i:]); m != nil {
-				if menu := strings.TrimSpace(m[1]); menu != "" {
-					for _, w := range strings.FieldsFunc("/"+strings.TrimPrefix(menu, "/"), func(r rune) bool { return r == ' ' }) {
-						toks = append(toks, token{text: w})
+			if menu, size := prompt(text[i:]); size > 0 {
+				if menu != "" {
+					for w := range strings.SplitSeq("/"+menu, " ") {
+						if w != "" {
+							toks = append(toks, token{text: w})
+						}
 					}
 				}
-				i += len(m[0])
+				i += size
 				continue
 			}
 		}

@@ -2,7 +2,6 @@ package console
 
 import (
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,7 +22,7 @@ type (
 	or     struct{ x, y expr }
 	phrase struct { // name op value
 		key, op, value string
-		re             *regexp.Regexp
+		re             *pattern
 	}
 )
 
@@ -206,7 +205,7 @@ func (p *whereParser) one() (expr, error) {
 
 func (c phrase) compile() (expr, error) {
 	if c.op == "~" || c.op == "!~" {
-		re, err := regexp.Compile(c.value)
+		re, err := compilePattern(c.value)
 		if err != nil {
 			return c, usagef("%s is not a pattern: %v", quote(c.value), err)
 		}
@@ -242,9 +241,9 @@ func (c phrase) match(fs []field) (bool, error) {
 	case "!=":
 		return have != want, nil
 	case "~":
-		return c.re.MatchString(have), nil
+		return c.re.match(have), nil
 	case "!~":
-		return !c.re.MatchString(have), nil
+		return !c.re.match(have), nil
 	}
 	n := compareValues(have, want)
 	return c.op == "<" && n < 0 || c.op == ">" && n > 0, nil
