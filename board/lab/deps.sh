@@ -5,8 +5,8 @@
 #	boards		also what the emulated boards, their kernels and images need
 #	buildroot	and what Buildroot wants of a machine besides
 set -eu
-packages="build-essential flex bison bc libelf-dev libssl-dev xz-utils kmod procps linux-source-6.12
-user-mode-linux strongswan-charon strongswan-starter strongswan-swanctl libstrongswan-standard-plugins libcharon-extra-plugins
+packages="build-essential flex bison bc libelf-dev libssl-dev xz-utils kmod procps linux-source-6.1
+linux-source-6.12 strongswan-charon strongswan-starter strongswan-swanctl libstrongswan-standard-plugins libcharon-extra-plugins
 libstrongswan-extra-plugins xl2tpd ppp softether-vpnserver softether-vpncmd iproute2 iptables nftables iperf3 tcpdump tshark
 openssl iputils-ping netcat-openbsd qemu-user-static ca-certificates git busybox-static shellcheck"
 case ${1:-} in

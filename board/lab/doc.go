@@ -13,8 +13,12 @@
 //		})
 //	}
 //
-// Two kernels serve: Debian's 6.1 (package user-mode-linux) and 6.12 built by kernel.sh, because the kernel's L2TP looks a
-// session up by socket before 6.11 and by tunnel and session since. Nothing the guest does reaches the machine's files: its
+// Two kernels serve, 6.1 and 6.12, built by kernel.sh from Debian's sources with what kernel.fragment names, because the
+// kernel's L2TP looks a session up by socket before 6.11 and by tunnel and session since.
+//
+// A guest's clock leaps to the next timer whenever the guest has nothing to do (UML's time travel): a test that waits half a
+// minute for a dead peer takes none, only work takes time, and every time-out counts the guest's time. What measures rates
+// or processor time needs the real clock: [Alone], or [RealTime] among others. Nothing the guest does reaches the machine's files: its
 // root is an overlay in its memory over a read-only mount; only Dir, a directory made for the run, is shared. A guest runs
 // in its own process group and process-id namespace and ends with the test, however the test ends.
 //

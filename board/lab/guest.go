@@ -20,15 +20,6 @@ const Dir = "/lab"
 // InGuest reports whether this process runs in a guest of the lab.
 func InGuest() bool { return os.Getenv(kernelEnv) != "" }
 
-// modules are what Debian's kernel has as modules and the lab's own kernel built in.
-// Most would load on demand; loading them at once keeps that time out of what the tests measure.
-var modules = strings.Fields(`ipv6 veth dummy tun vrf ifb ppp_generic pppox l2tp_ppp ppp_async ppp_mppe ppp_deflate bsd_comp
-	xfrm_user esp4 esp6 authenc echainiv seqiv cbc ctr hmac gcm ghash-generic des_generic arc4 chacha20poly1305
-	af_alg algif_hash algif_skcipher algif_aead crypto_user sha512_generic
-	nf_tables nft_ct nft_masq nft_xfrm nft_limit nft_compat nf_nat
-	ip_tables iptable_nat iptable_mangle iptable_filter xt_MASQUERADE xt_policy xt_mark xt_tcpudp xt_TCPMSS
-	sch_netem sch_tbf sch_htb sch_ingress cls_u32 cls_matchall act_police act_mirred udp_diag`)
-
 // The guest's first process is the very executable that the host runs: it makes the place, starts itself again as the
 // program, reaps what is left to it, and powers off. It never returns to main.
 func init() {
@@ -42,10 +33,7 @@ func init() {
 }
 
 func boot(share string) {
-	status, err := prepare(share)
-	if err == nil {
-		status, err = runProgram()
-	}
+	status, err := runProgram(share)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "lab: guest:", err) // the kernel's console: shown with its last lines
 	} else if err := os.WriteFile(filepath.Join(Dir, statusFile), []byte(strconv.Itoa(status)), 0o644); err != nil {
@@ -58,15 +46,7 @@ func boot(share string) {
 }
 
 // prepare turns the read-only mount of the host's files into a machine of its own.
-func prepare(share string) (int, error) {
-	var uts unix.Utsname
-	if err := unix.Uname(&uts); err != nil {
-		return 0, err
-	}
-	release := unix.ByteSliceToString(uts.Release[:])
-	const debian = "/usr/lib/uml/modules"
-	insmod(filepath.Join(debian, release, "kernel/fs/overlayfs/overlay.ko")) // missing: built in
-
+func prepare(share, modules string) error {
 	const stage = "/tmp" // any directory there is for sure
 	upper, work, root := stage+"/upper", stage+"/work", stage+"/root"
 	steps := []func() error{
@@ -86,21 +66,16 @@ func prepare(share string) (int, error) {
 		func() error { return os.Chdir("/") },
 		func() error { return unix.Unmount("/old", unix.MNT_DETACH) },
 		mkdir("/run/lock"),
+		mount(modules, "/lib/modules", "", unix.MS_BIND, ""),
 		mknod("/dev/ppp", 108, 0),
 		mknod("/dev/net/tun", 10, 200),
 	}
 	for i, step := range steps {
 		if err := step(); err != nil {
-			return 0, fmt.Errorf("prepare, step %d: %w", i, err)
+			return fmt.Errorf("prepare, step %d: %w", i, err)
 		}
 	}
 	os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-	if _, err := os.Stat(filepath.Join(debian, release)); err == nil {
-		if err := unix.Mount(debian, "/lib/modules", "", unix.MS_BIND, ""); err != nil {
-			return 0, fmt.Errorf("bind modules: %w", err)
-		}
-		exec.Command("modprobe", append([]string{"-a", "-q"}, modules...)...).Run() // a missing one fails the test that needs it
-	}
 	for name, value := range map[string]string{
 		"kernel/hostname":                  "lab",
 		"net/ipv4/conf/all/rp_filter":      "0",
@@ -111,17 +86,20 @@ func prepare(share string) (int, error) {
 	} {
 		os.WriteFile("/proc/sys/"+name, []byte(value), 0o644)
 	}
-	return 0, linkUp("lo")
+	return linkUp("lo")
 }
 
 // runProgram starts this executable as the program and returns its exit status.
-func runProgram() (int, error) {
-	b, err := os.ReadFile(filepath.Join(Dir, orderFile))
+func runProgram(share string) (int, error) {
+	b, err := os.ReadFile(filepath.Join(share, orderFile))
 	if err != nil {
 		return 0, err
 	}
 	var o order
 	if err := json.Unmarshal(b, &o); err != nil {
+		return 0, err
+	}
+	if err := prepare(share, o.Modules); err != nil {
 		return 0, err
 	}
 	tty, err := rawTerminal("/dev/tty1") // the host's end is Machine.Output
@@ -195,15 +173,6 @@ func mknod(name string, major, minor uint32) func() error {
 		}
 		return nil
 	}
-}
-
-func insmod(file string) {
-	f, err := os.Open(file)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	unix.FinitModule(int(f.Fd()), "", 0)
 }
 
 // rawTerminal opens a terminal that passes octets as they are.

@@ -105,13 +105,8 @@ func gateway(a netip.Addr) netip.Addr {
 }
 
 // Masquerade hides what leaves by an interface behind the interface's address.
-// Debian's 6.1 user-mode kernel has no nftables nat chain, so there it is the old tables' work.
 func (n *Node) Masquerade(iface string) {
 	n.lab.Helper()
-	if n.lab.Kernel() == "6.1" {
-		n.Run("iptables-legacy", "-t", "nat", "-A", "POSTROUTING", "-o", iface, "-j", "MASQUERADE")
-		return
-	}
 	n.NFT(`table ip lab-nat {
 	chain postrouting { type nat hook postrouting priority srcnat; oifname "` + iface + `" masquerade; }
 }`)

@@ -12,29 +12,25 @@ import (
 
 // A Kernel is a user-mode Linux that this machine has.
 type Kernel struct {
-	Name string // series: "6.1", "6.12"
-	Path string // what to execute
+	Name    string // series: "6.1", "6.12"
+	Path    string // what to execute
+	Modules string // the directory of its modules, as /lib/modules
 }
 
-// FindKernel returns the kernel of the series "6.1" (Debian's) or "6.12" (the lab's own build).
+// FindKernel returns the kernel of the series "6.1" or "6.12", both built by kernel.sh from Debian's sources.
 // The error says which make target provides a missing one.
 func FindKernel(name string) (Kernel, error) {
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
 		return Kernel{}, fmt.Errorf("user-mode Linux needs linux/amd64, not %s/%s", runtime.GOOS, runtime.GOARCH)
 	}
-	flag, target := "--debian", "make deps"
-	switch name {
-	case "6.1":
-	case "6.12":
-		flag, target = "--print", "make kernel"
-	default:
+	if name != "6.1" && name != "6.12" {
 		return Kernel{}, fmt.Errorf("no kernel %q in the lab: 6.1 or 6.12", name)
 	}
 	dir, err := sourceDir()
 	if err != nil {
 		return Kernel{}, err
 	}
-	out, err := exec.Command(filepath.Join(dir, "kernel.sh"), flag).Output()
+	out, err := exec.Command(filepath.Join(dir, "kernel.sh"), "--print", name).Output()
 	if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
@@ -44,9 +40,9 @@ func FindKernel(name string) (Kernel, error) {
 	}
 	path := strings.TrimSpace(string(out))
 	if _, err := os.Stat(path); err != nil {
-		return Kernel{}, fmt.Errorf("kernel %s is not built: run %s", name, target)
+		return Kernel{}, fmt.Errorf("kernel %s is not built: run make kernel", name)
 	}
-	return Kernel{Name: name, Path: path}, nil
+	return Kernel{Name: name, Path: path, Modules: filepath.Join(filepath.Dir(path), "modules")}, nil
 }
 
 // sourceDir is the directory of this package's sources, where kernel.sh is.

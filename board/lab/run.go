@@ -22,6 +22,7 @@ type options struct {
 	timeout  time.Duration
 	parallel bool
 	alone    bool
+	realTime bool
 	builds   []string
 	tests    []string
 	env      []string
@@ -41,8 +42,12 @@ func Timeout(d time.Duration) Option { return func(o *options) { o.timeout = d }
 // Parallel lets the kernels' subtests run beside other parallel tests; guests wait for a free processor anyway.
 func Parallel() Option { return func(o *options) { o.parallel = true } }
 
-// Alone keeps other guests of this machine waiting while this one runs, for what measures.
-func Alone() Option { return func(o *options) { o.alone = true } }
+// Alone keeps other guests of this machine waiting while this one runs, for what measures; its clock is real.
+func Alone() Option { return func(o *options) { o.alone, o.realTime = true, true } }
+
+// RealTime has the guest's clock go with the host's. Without it the clock leaps over the time in which the guest has nothing
+// to do, so that waiting costs nothing: the tests' time-outs count the guest's time.
+func RealTime() Option { return func(o *options) { o.realTime = true } }
 
 // Build compiles a command of this module on the host, statically, before the guest boots; [L.Binary] finds it there.
 func Build(importPath string) Option {
@@ -99,13 +104,14 @@ func host(t *testing.T, name string, o options) {
 	env := buildAll(t, o)
 	out := &relay{w: t.Output(), test: t.Name()}
 	m := Machine{
-		Alone:   o.alone,
-		Kernel:  kernel,
-		Memory:  o.memory,
-		Timeout: o.timeout + 15*time.Second, // the test's own timeout strikes first and tells more
-		Env:     env,
-		Output:  out,
-		Args:    []string{"-test.run=" + pattern(t.Name(), asked()), "-test.v=true", "-test.count=1", "-test.timeout=" + o.timeout.String()},
+		Alone:    o.alone,
+		RealTime: o.realTime,
+		Kernel:   kernel,
+		Memory:   o.memory,
+		Timeout:  o.timeout + 15*time.Second, // the test's own timeout strikes first and tells more
+		Env:      env,
+		Output:   out,
+		Args:     []string{"-test.run=" + pattern(t.Name(), asked()), "-test.v=true", "-test.count=1", "-test.timeout=" + o.timeout.String()},
 	}
 	if raceEnabled {
 		// The race detector's shadow does not fit into the guest's address space.
@@ -119,13 +125,13 @@ func host(t *testing.T, name string, o options) {
 	case err != nil:
 		t.Fatal(err)
 	case status != 0:
-		t.Errorf("failed in the guest (exit status %d, %.1f s)", status, m.Took.Seconds())
+		t.Errorf("failed in the guest (exit status %d, %.1f s, by its clock %s s)", status, m.Took.Seconds(), out.clock)
 	case out.skipped:
 		t.Skip("skipped in the guest")
 	case !out.ran:
 		t.Error("the guest ran no such test")
 	default:
-		t.Logf("guest %s: %.1f s", kernel.Name, m.Took.Seconds())
+		t.Logf("guest %s: %.1f s, by its clock %s s", kernel.Name, m.Took.Seconds(), out.clock)
 	}
 }
 
@@ -197,6 +203,7 @@ type relay struct {
 	mu           sync.Mutex
 	part         []byte
 	ran, skipped bool
+	clock        string // how long the test took by the guest's clock, as package testing writes it
 }
 
 func (r *relay) Write(b []byte) (int, error) {
@@ -239,6 +246,9 @@ func (r *relay) line(s string) {
 		r.skipped = true
 		return
 	case strings.HasPrefix(trimmed, "--- "):
+		if head, took, ok := strings.Cut(trimmed, " ("); ok && strings.HasSuffix(head, ": "+r.test) {
+			r.clock = strings.TrimSuffix(took, "s)")
+		}
 		rest, ok := strings.CutPrefix(trimmed[len("--- "):], "PASS: "+r.test+"/")
 		if !ok {
 			rest, ok = strings.CutPrefix(trimmed[len("--- "):], "FAIL: "+r.test+"/")

@@ -17,7 +17,7 @@ import (
 )
 
 // The daemon steers the kernel's ciphers before the first SA and puts them back; `culvert crypto` says what there is.
-// Debian's 6.1 has a second AES, aes-fixed-time, which is slower and has the higher priority.
+// A second AES, the module aes_ti, is slower and has the higher priority.
 func TestLabCrypto(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab.L) {
 		const (

@@ -20,7 +20,7 @@ import (
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// TestLabKernel runs this package's tests on a real kernel. Debian's user-mode 6.1 has nf_tables without any IP family.
+// TestLabKernel runs this package's tests on a real kernel.
 func TestLabKernel(t *testing.T) {
 	lab.Run(t, func(t *testing.T, l *lab.L) {
 		t.Run("Lifecycle", lifecycle)
@@ -30,23 +30,7 @@ func TestLabKernel(t *testing.T) {
 		})
 		t.Run("Guard", guard)
 		t.Run("Speed", speed)
-	}, lab.Kernels("6.12"))
-}
-
-// TestLabLacking is what a kernel without the IP families says.
-func TestLabLacking(t *testing.T) {
-	lab.Run(t, func(t *testing.T, l *lab.L) {
-		err := Probe()
-		if err == nil {
-			t.Skip("this kernel has it all")
-		}
-		if !errors.Is(err, unix.EOPNOTSUPP) || !strings.Contains(err.Error(), "CONFIG_NF_TABLES_INET") {
-			t.Error(err)
-		}
-		if _, err := New(Options{MarkMask: testMask, Ports: []uint16{1701}}); err == nil {
-			t.Error("and yet there is a table")
-		}
-	}, lab.Kernels("6.1"))
+	})
 }
 
 // ownNamespace moves the calling goroutine for good to a thread with a network namespace of its own.
