@@ -22,7 +22,8 @@ type IKE struct {
 	Persistent bool          // a lost peer is called again as soon as there is something to send
 	Aggressive bool
 	LocalID    string
-	Fragments  int // messages longer than that are sent in pieces, whether the server has announced it or not; 0: strongSwan's own rule
+	Retransmit time.Duration // the first wait for an answer; 0: strongSwan's own 4 s. Windows waits for 1 s
+	Fragments  int           // messages longer than that are sent in pieces, whether the server has announced it or not; 0: strongSwan's own rule
 }
 
 // Certs are certificates for strongSwan, and whose it trusts. All of it is PEM.
@@ -156,8 +157,15 @@ func (c *Charon) Load(ctx context.Context, peer netip.Addr, ike IKE) error {
 		line("secrets { ike { secret = \"%s\" } }", ike.PSK)
 	}
 	c.node.WriteFile("/etc/swanctl/lab.conf", b.String())
+	var settings string
 	if ike.Fragments > 0 {
-		c.node.WriteFile("/etc/strongswan.conf", strings.Replace(strongswanConf, "charon {", fmt.Sprintf("charon {\n\tfragment_size = %d", ike.Fragments), 1))
+		settings += fmt.Sprintf("\n\tfragment_size = %d", ike.Fragments)
+	}
+	if ike.Retransmit > 0 {
+		settings += fmt.Sprintf("\n\tretransmit_timeout = %g", ike.Retransmit.Seconds())
+	}
+	if settings != "" {
+		c.node.WriteFile("/etc/strongswan.conf", strings.Replace(strongswanConf, "charon {", "charon {"+settings, 1))
 		if out, err := c.node.Command(ctx, "swanctl", "--reload-settings").CombinedOutput(); err != nil {
 			return fmt.Errorf("swanctl --reload-settings: %w: %s", err, lastLines(string(out), 5))
 		}

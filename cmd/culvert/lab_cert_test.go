@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"culvert/board/lab"
+	"culvert/ipsec/isakmp"
 )
 
 // shop makes certificates in the guest: with `culvert cert`, and with openssl.
@@ -47,8 +48,9 @@ func (s *shop) file(name string) string {
 	return string(b)
 }
 
-// openssl makes a root, an intermediate authority and a certificate below it, as the books say.
-func (s *shop) openssl(name, usage string) {
+// openssl makes a root, an intermediate authority and a certificate below it, as the books say, the latter two with RSA keys
+// of so many bits.
+func (s *shop) openssl(name, usage string, bits int) {
 	s.t.Helper()
 	run := func(args ...string) {
 		s.t.Helper()
@@ -63,7 +65,7 @@ func (s *shop) openssl(name, usage string) {
 		"\nsubjectAltName=DNS:"+name+",IP:192.0.2.1\n"), 0o600)
 	run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "root.key", "-out", "root.crt", "-days", "30", "-subj", "/C=DE/O=Books/CN=Root", "-addext", "keyUsage=keyCertSign,cRLSign")
 	for _, x := range []struct{ who, by, section, subject string }{{"mid", "root", "mid", "/C=DE/O=Books/CN=Middle"}, {name, "mid", "end", "/C=DE/O=Books/OU=Unit 7/CN=" + name}} {
-		run("req", "-newkey", "rsa:2048", "-nodes", "-keyout", x.who+".key", "-out", x.who+".csr", "-subj", x.subject)
+		run("req", "-newkey", fmt.Sprintf("rsa:%d", bits), "-nodes", "-keyout", x.who+".key", "-out", x.who+".csr", "-subj", x.subject)
 		run("x509", "-req", "-in", x.who+".csr", "-CA", x.by+".crt", "-CAkey", x.by+".key", "-CAcreateserial", "-out", x.who+".crt", "-days", "20", "-extfile", ext, "-extensions", x.section)
 	}
 }
@@ -84,6 +86,32 @@ func (s *shop) deliver(n *lab.Node, prefix string, names ...string) {
 	}
 }
 
+// dropFragments makes a router lose every fragment of an IPv4 packet but the first.
+func dropFragments(n *lab.Node) {
+	if n.Command(context.Background(), "nft", "add table ip lab-fragments; add chain ip lab-fragments forward { type filter hook forward priority 0; }; "+
+		"add rule ip lab-fragments forward ip frag-off & 0x1fff != 0 drop").Run() != nil { // Debian's user-mode 6.1
+		n.Run("iptables-legacy", "-A", "FORWARD", "-f", "-j", "DROP")
+	}
+}
+
+// pieces counts those of IKE messages, to the server and from it.
+func pieces(packets []lab.Packet) (to, from int) {
+	for _, p := range packets {
+		b := p.Payload
+		if (p.Src.Port() == 4500 || p.Dst.Port() == 4500) && len(b) > 4 {
+			b = b[4:]
+		}
+		switch {
+		case len(b) < 17 || b[16] != byte(isakmp.PayloadFragment):
+		case p.Dst.Addr() == labServer:
+			to++
+		default:
+			from++
+		}
+	}
+	return to, from
+}
+
 // TestLabCertificates: strongSwan as the client with certificates of `culvert cert` and of openssl, RSA and ECDSA, beside one
 // with a pre-shared key; and those that must not get in, each with one line that says why and what to do.
 func TestLabCertificates(t *testing.T) {
@@ -96,7 +124,7 @@ func TestLabCertificates(t *testing.T) {
 		s.now = time.Now().AddDate(0, 0, -40)
 		s.cert("client", "late", "-days", "30")
 		s.now = time.Now()
-		s.openssl("branch7", "clientAuth")
+		s.openssl("branch7", "clientAuth", 4096)
 		wrong.cert("ca", "-name", "Lab CA rsa2048", "-force") // another authority of the same name
 		wrong.cert("client", "alice")
 		ec.cert("server", "vpn.example.com")
@@ -107,7 +135,7 @@ func TestLabCertificates(t *testing.T) {
 				"ca = [%[3]s]\ncrl = [\"/etc/culvert/pki/%[2]scrl.pem\"]\n%[4]s", name, prefix, ca, more)
 		}
 		const rsaCA = `"/etc/culvert/pki/ca.crt", "/etc/culvert/pki/root.crt"`
-		r := newRig(t, l, rigConfig{Users: 20, Extra: identity("l2tp-in", "", rsaCA, "") +
+		r := newRig(t, l, rigConfig{Users: 20, Extra: "\n[ipsec]\nfragment-size = 576\n" + identity("l2tp-in", "", rsaCA, "") +
 			"\n[ipsec.peer.ec]\naddress = \"198.51.100.4\"\n" + identity("ec", "ec-", `"/etc/culvert/pki/ec-ca.crt"`, "") +
 			"\n[ipsec.peer.strict]\naddress = \"198.51.100.9\"\n" + identity("strict", "", rsaCA, "remote-id = \"fqdn:carol\"\n"),
 			Prepare: func(n *lab.Node) {
@@ -121,14 +149,24 @@ func TestLabCertificates(t *testing.T) {
 		chain := s.certs("branch7", "root", "mid", "ca")
 		clients := map[string]*lab.Client{
 			"alice":    r.client(1, with(s.certs("alice", "ca"))),
-			"chain":    r.client(2, with(chain)),
+			"chain":    r.client(2, with(chain), func(c *lab.ClientConfig) { c.IKE.Fragments = 600 }),
 			"erna":     r.client(4, with(ec.certs("erna", "ca"))),
 			"hidden":   r.hidden(5, with(s.certs("alice", "ca"))),
 			"with key": r.client(6),
 		}
+		// A narrow line that loses fragments of IP: the long messages have to be cut by IKE itself.
+		r.internet.IP("link set client2 mtu 1200")
+		clients["chain"].IP("link set eth0 mtu 1200")
+		dropFragments(r.internet)
+		wire := r.internet.Capture("client2", func(p lab.Packet) bool { return p.IKE() })
 		for _, name := range []string{"alice", "chain", "erna", "hidden", "with key"} {
 			c := clients[name]
 			r.reaches(c, r.connect(c))
+		}
+		to, from := pieces(wire.Stop())
+		t.Logf("%d pieces of messages to the server, %d from it", to, from)
+		if to < 5 || from < 3 {
+			t.Errorf("the certificates did not come in pieces: %d to the server, %d from it", to, from)
 		}
 		for _, words := range []string{"aes-256/sha256/modp2048/rsa-signature", "aes-256/sha256/modp2048/ecdsa-256", "CN=alice", "CN=branch7,OU=Unit 7,O=Books,C=DE", "CN=erna"} {
 			if !strings.Contains(r.Log(), words) {
@@ -207,7 +245,7 @@ func TestLabClientCertificates(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab.L) {
 		s := newShop(t, "rsa2048")
 		s.cert("client", "router7")
-		s.openssl("vpn.example.com", "serverAuth")
+		s.openssl("vpn.example.com", "serverAuth", 2048)
 		s.cert("server", "other.example.com")
 		identity := func(more string) string {
 			return "[ipsec.identity.l2tp-out1]\nauth-method = \"digital-signature\"\ncertificate = \"/etc/culvert/pki/router7.crt\"\nkey = \"/etc/culvert/pki/router7.key\"\n" +

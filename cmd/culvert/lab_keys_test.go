@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"culvert/board/lab"
-	"culvert/ipsec/isakmp"
 )
 
 // Two users with a pre-shared key each, from addresses that say nothing, in main mode and in aggressive mode; with one
@@ -62,17 +61,7 @@ ipsec-secret = "the key of ben"
 		if err := split.Disconnect(t.Context()); err != nil {
 			t.Error(err)
 		}
-		in, out := 0, 0
-		for _, p := range wire.Stop() {
-			if len(p.Payload) < 17 || p.Payload[16] != byte(isakmp.PayloadFragment) || p.Dst.Port() != 500 {
-				continue
-			}
-			if p.Dst.Addr() == labServer {
-				in++
-			} else {
-				out++
-			}
-		}
+		in, out := pieces(wire.Stop())
 		t.Logf("%d pieces of messages to the server, %d from it", in, out)
 		if in < 8 || out < 2 {
 			t.Errorf("the messages did not come in pieces: %d to the server, %d from it", in, out)

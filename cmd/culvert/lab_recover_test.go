@@ -69,9 +69,11 @@ func serverKilled(t *testing.T, l *lab.L, path labPath) {
 
 func TestLabRekey(t *testing.T) { inLab(t, onKernel(rekey), lab.Timeout(6*time.Minute)) }
 
-// rekey: keys are renewed under traffic, in both phases, every few seconds for a minute; the traffic does not notice.
+// rekey: keys are renewed under traffic, in both phases, every few seconds for a minute; the traffic does not notice. The
+// last client leaves it to the server, which counts octets.
 func rekey(t *testing.T, l *lab.L, path labPath) {
-	r := newRig(t, l, rigConfig{Path: path, Users: 3})
+	r := newRig(t, l, rigConfig{Path: path, Users: 4, Extra: "[ipsec.proposal.volume]\nlifebytes = \"2M\"\n" +
+		"[ipsec.peer.volume]\naddress = \"198.51.100.4\"\nproposal = \"volume\"\n[ipsec.identity.volume]\nsecret = \"" + labSecret + "\"\n"})
 	for _, test := range []struct {
 		name     string
 		duration time.Duration
@@ -80,6 +82,7 @@ func rekey(t *testing.T, l *lab.L, path labPath) {
 		{"direct", time.Minute, r.client(1, func(c *lab.ClientConfig) { c.IKE.Rekey, c.IKE.Reauth = 4*time.Second, 11*time.Second })},
 		{"behind a NAT", 30 * time.Second, r.hidden(2, func(c *lab.ClientConfig) { c.IKE.Rekey, c.IKE.Reauth = 4*time.Second, 11*time.Second })},
 		{"with PFS", 20 * time.Second, r.client(3, func(c *lab.ClientConfig) { c.IKE.Rekey, c.IKE.ESP = 4*time.Second, "aes256-sha256-modp2048" })},
+		{"by volume", 16 * time.Second, r.client(4)},
 	} {
 		duration := less(path, test.duration)
 		addr := r.connect(test.c)

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"math/big"
 	"os"
@@ -493,6 +494,53 @@ func TestRSAHasNoDigestInfo(t *testing.T) {
 	}
 	if RSASignature.verify(key.Public(), hash, withInfo) == nil {
 		t.Error("a signature with DigestInfo passes")
+	}
+}
+
+// TestHostileSignatures (CVE-2026-50721, CVE-2026-14957, CVE-2004-0155): a part of the hash, padding that is none, and keys
+// whose exponent makes a signature out of anything.
+func TestHostileSignatures(t *testing.T) {
+	key := rsaMade().server.Key.(*rsa.PrivateKey)
+	hash := SHA256.sum([]byte("x"))
+	size := key.Size()
+	padded := func(kind byte, fill int, zero bool, hash, behind []byte) []byte {
+		b := append([]byte{0, kind}, bytes.Repeat([]byte{0xff}, fill)...)
+		if zero {
+			b = append(b, 0)
+		}
+		b = append(append(b, hash...), behind...)
+		return append(b, make([]byte, size-len(b))...)
+	}
+	type block struct {
+		name string
+		b    []byte
+	}
+	blocks := []block{
+		{"right", padded(1, size-3-32, true, hash, nil)},
+		{"garbage behind", padded(1, 8, true, hash, bytes.Repeat([]byte{7}, size-11-32))},
+		{"zeros behind", padded(1, 8, true, hash, nil)},
+		{"encryption", padded(2, size-3-32, true, hash, nil)},
+		{"kind 0", padded(0, size-3-32, true, hash, nil)},
+		{"no zero", padded(1, size-2-32, false, hash, nil)},
+		{"nothing", make([]byte, size)},
+	}
+	for n := range hash {
+		blocks = append(blocks, block{fmt.Sprintf("%d octets of the hash", n), padded(1, size-3-n, true, hash[:n], nil)},
+			block{fmt.Sprintf("the last %d octets", n), padded(1, size-3-n, true, hash[len(hash)-n:], nil)})
+	}
+	for _, x := range blocks {
+		m := new(big.Int).SetBytes(x.b)
+		sig := new(big.Int).Exp(m, key.D, key.N).FillBytes(make([]byte, size))
+		if err := RSASignature.verify(&key.PublicKey, hash, sig); (err == nil) != (x.name == "right") {
+			t.Errorf("%s: %v", x.name, err)
+		}
+		for _, e := range []int{-1, 0, 1, 2} { // with 1, a block is its own signature; with 0, everything signs the block of 1
+			for _, sig := range [][]byte{x.b, sig, make([]byte, size)} {
+				if RSASignature.verify(&rsa.PublicKey{N: key.N, E: e}, hash, sig) == nil {
+					t.Errorf("%s: passes with exponent %d", x.name, e)
+				}
+			}
+		}
 	}
 }
 

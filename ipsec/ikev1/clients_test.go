@@ -85,6 +85,18 @@ func TestClients(t *testing.T) {
 			},
 		},
 		{
+			name: "iPhone of old, with port 1701", client: isakmptest.Apple, nat: true, phase1: "aes-256/sha512/modp2048", suite: "aes-256-cbc/sha256",
+			software: "macOS/iOS", mode: 4, set: func(c *initiator) { c.sendOA = true },
+			check: func(t *testing.T, w *world, c *initiator) {
+				if in, _ := w.pair(c, c.children[0]); in.Selector.RemotePort != 1701 || in.Selector.LocalPort != 1701 {
+					t.Errorf("selector %+v", in.Selector)
+				}
+				if oa := c.children[0].oa; len(oa) != 2 || oa[0] != c.float.Addr() || oa[1] != serverAddr {
+					t.Errorf("NAT-OA %v", oa)
+				}
+			},
+		},
+		{
 			name: "Android 7", client: isakmptest.Android, nat: true, phase1: "aes-256/sha384/modp1024", suite: "aes-256-cbc/sha1",
 			software: "Android", mode: 4,
 			set: func(c *initiator) {

@@ -137,7 +137,7 @@ func (sa *phase1) quickFirst(now time.Time, m *message) {
 	}
 	rules := phase2Rules{
 		proposal: &sa.peer.Proposal, profile: &sa.peer.Profile, keLen: len(o.ke), nat: sa.nat(), floated: sa.floated(),
-		shortSHA256: sa.vendors.shortSHA256(), culvert: sa.vendors.culvert, esn: e.cfg.ESN,
+		shortSHA256: sa.vendors.fingerprint().shortSHA256, culvert: sa.vendors.culvert, esn: e.cfg.ESN,
 	}
 	choice, miss, ok := choosePhase2(o.sa, &rules)
 	if !ok {

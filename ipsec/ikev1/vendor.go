@@ -87,46 +87,54 @@ func (v *vendors) dialect() *isakmp.NATT {
 	return nil
 }
 
-var windowsNames = map[uint32]string{
-	isakmp.MSWindows2000: "Windows 2000", isakmp.MSWindowsXP: "Windows XP", isakmp.MSWindows2003: "Windows Server 2003",
-	isakmp.MSVista: "Windows Vista", isakmp.MSWindows2008: "Windows Server 2008", isakmp.MSWindows7: "Windows 7",
-	isakmp.MSWindows2008R2: "Windows Server 2008 R2", isakmp.MSWindows8: "Windows 8/10/11",
+// A fingerprint is one kind of client, told by its vendor ids, and how it differs from what the RFCs have it do. What all of
+// them must be allowed is not here but the rule for everybody: they rekey, and we only at limits that they do not see
+// (rekey.go), a HELLO may stay unanswered for a minute, identities in quick mode may have any port.
+type fingerprint struct {
+	name string
+	is   func(v *vendors) bool
+	// shortSHA256 says that it may cut HMAC-SHA-256 in ESP to 96 bits, as Linux did before it followed RFC 4868: another
+	// suite is taken where it offers one.
+	shortSHA256 bool
+}
+
+// fingerprints are looked through in order.
+var fingerprints = []fingerprint{
+	{name: "Culvert", is: func(v *vendors) bool { return v.culvert }},
+	windows(isakmp.MSWindows2000, "Windows 2000"),
+	windows(isakmp.MSWindowsXP, "Windows XP"),
+	windows(isakmp.MSWindows2003, "Windows Server 2003"),
+	windows(isakmp.MSVista, "Windows Vista"),
+	windows(isakmp.MSWindows2008, "Windows Server 2008"),
+	windows(isakmp.MSWindows7, "Windows 7"),
+	windows(isakmp.MSWindows2008R2, "Windows Server 2008 R2"),
+	windows(isakmp.MSWindows8, "Windows 8/10/11"),
+	{name: "Windows", is: func(v *vendors) bool { return v.microsoft }},
+	{name: "macOS/iOS", is: func(v *vendors) bool { return v.apple }},
+	{name: "strongSwan", is: func(v *vendors) bool { return v.strongSwan }},
+	{name: "libreswan", is: func(v *vendors) bool { return v.libreswan }},
+	// Its racoon does not say so, but announces fragmentation with a capability word and old drafts. Its kernels cut SHA-256
+	// up to version 7.
+	{name: "Android", is: func(v *vendors) bool { return v.draft00 && v.fragWord && !v.racoon && !v.xauth }, shortSHA256: true},
+	{name: "racoon", is: func(v *vendors) bool { return v.racoon }},
+	{name: "RouterOS", is: func(v *vendors) bool { return v.natts >= 9 && v.dpd && !v.fragmentation }}, // every dialect there was
+	{name: "strongSwan", is: func(v *vendors) bool { return v.xauth && v.dpd && v.fragmentation }},     // unless told to send its name
+	{name: "Cisco", is: func(v *vendors) bool { return v.cisco }},
+}
+
+func windows(version uint32, name string) fingerprint {
+	return fingerprint{name: name, is: func(v *vendors) bool { return v.microsoft && v.windows == version }}
+}
+
+// fingerprint is the first that fits, or one without a name.
+func (v *vendors) fingerprint() fingerprint {
+	for _, f := range fingerprints {
+		if f.is(v) {
+			return f
+		}
+	}
+	return fingerprint{}
 }
 
 // software guesses what the client is; empty where nothing tells.
-func (v *vendors) software() string {
-	switch {
-	case v.culvert:
-		return "Culvert"
-	case v.microsoft:
-		if name, ok := windowsNames[v.windows]; ok {
-			return name
-		}
-		return "Windows"
-	case v.apple:
-		return "macOS/iOS"
-	case v.strongSwan:
-		return "strongSwan"
-	case v.libreswan:
-		return "libreswan"
-	case v.android():
-		return "Android"
-	case v.racoon:
-		return "racoon"
-	case v.natts >= 9 && v.dpd && !v.fragmentation:
-		return "RouterOS" // every dialect there was
-	case v.xauth && v.dpd && v.fragmentation:
-		return "strongSwan" // charon's own set, unless told to send its name
-	case v.cisco:
-		return "Cisco"
-	}
-	return ""
-}
-
-// android recognises its racoon: fragmentation with a capability word, old drafts, and none of the marks of others.
-func (v *vendors) android() bool {
-	return v.draft00 && v.fragWord && !v.racoon && !v.xauth
-}
-
-// shortSHA256 says that the peer may cut HMAC-SHA-256 in ESP to 96 bits, as Android's kernels did up to version 7.
-func (v *vendors) shortSHA256() bool { return v.android() }
+func (v *vendors) software() string { return v.fingerprint().name }

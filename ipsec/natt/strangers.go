@@ -70,6 +70,12 @@ func (c *Conns) part(s *sock, o Options) (*sock, error) {
 		first.conn.Close()
 		return nil, fmt.Errorf("SO_ATTACH_REUSEPORT_CBPF: %w", err)
 	}
+	// Both sockets have the kernel join datagrams or neither has: it looks at either of them. First messages that were joined
+	// find no room, which serves whoever sent them so.
+	if first.dgrams, err = dgram.New(first.conn, dgram.Options{IPv6: s.local.Addr().Is6()}); err != nil {
+		first.conn.Close()
+		return nil, err
+	}
 	first.strangers = true
 	first.dgrams.SetBuffers(firstQueue)
 	return first, nil
