@@ -155,6 +155,16 @@ func (f *fake) Commit(_ string, msgs ...nft.Message) error {
 	return nil
 }
 
+func (f *fake) BaseChains() ([]nft.BaseChain, error) {
+	return []nft.BaseChain{
+		{Family: unix.NFPROTO_INET, Table: Name, Name: "input", Hook: unix.NF_INET_LOCAL_IN},
+		{Family: unix.NFPROTO_INET, Table: "fw4", Name: "input", Hook: unix.NF_INET_LOCAL_IN, Drop: true},
+		{Family: unix.NFPROTO_IPV4, Table: "filter", Name: "FORWARD", Hook: unix.NF_INET_FORWARD, Drop: true},
+		{Family: unix.NFPROTO_IPV4, Table: "filter", Name: "OUTPUT", Hook: unix.NF_INET_LOCAL_OUT, Drop: true},
+		{Family: unix.NFPROTO_BRIDGE, Table: "filter", Name: "INPUT", Hook: unix.NF_INET_LOCAL_IN, Drop: true},
+	}, nil
+}
+
 func TestTable(t *testing.T) {
 	var none Table
 	if err := errors.Join(none.Ban(netip.MustParsePrefix("198.51.100.1/32"), time.Minute), none.Lift(), none.Pardon(netip.MustParsePrefix("198.51.100.1/32")), none.Close()); err != nil || none.Up() {
@@ -164,6 +174,9 @@ func TestTable(t *testing.T) {
 	table := Table{conn: f}
 	if err := table.Apply(everything); err != nil {
 		t.Fatal(err)
+	}
+	if strict, err := table.Strict(); err != nil || !reflect.DeepEqual(strict, []string{"inet fw4 input", "ip filter FORWARD"}) {
+		t.Error(strict, err)
 	}
 	a, b := netip.MustParsePrefix("198.51.100.1/32"), netip.MustParsePrefix("198.51.100.2/32")
 	for range 2 { // the second time for longer

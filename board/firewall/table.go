@@ -26,6 +26,7 @@ type Table struct {
 type kernel interface {
 	Commit(op string, msgs ...nft.Message) error
 	Replace(t nft.Table, contents ...nft.Message) error
+	BaseChains() ([]nft.BaseChain, error)
 	Close() error
 }
 
@@ -70,6 +71,22 @@ func (t *Table) Close() error {
 	err = errors.Join(err, t.conn.Close()) // which would remove it too
 	*t = Table{}
 	return err
+}
+
+// Strict names the other tables' chains that drop by policy what comes in or passes through, unless rules of their own let
+// it: this table cannot.
+func (t *Table) Strict() (names []string, err error) {
+	if t.conn == nil {
+		return nil, nil
+	}
+	chains, err := t.conn.BaseChains()
+	for _, c := range chains {
+		ours := c.Family == unix.NFPROTO_INET || c.Family == unix.NFPROTO_IPV4 || c.Family == unix.NFPROTO_IPV6
+		if ours && c.Drop && (c.Hook == unix.NF_INET_LOCAL_IN || c.Hook == unix.NF_INET_FORWARD) {
+			names = append(names, c.String())
+		}
+	}
+	return names, err
 }
 
 // Up says whether there is a table.

@@ -49,6 +49,36 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// A chain, as the kernel describes it.
+func TestParseChain(t *testing.T) {
+	b := join([]byte{unix.NFPROTO_INET, 0, 0, 1}, Table("fw4").BaseChain("input", Hook{"filter", unix.NF_INET_LOCAL_IN, 0}).Body)
+	chain, base, err := parseChain(b)
+	if err != nil || !base || chain != (BaseChain{unix.NFPROTO_INET, "fw4", "input", unix.NF_INET_LOCAL_IN, false}) || chain.String() != "inet fw4 input" {
+		t.Errorf("%+v %v %v", chain, base, err)
+	}
+	b = join(b, be32(unix.NFTA_CHAIN_POLICY, verdictDrop))
+	if chain, _, _ := parseChain(b); !chain.Drop {
+		t.Error("its policy is not seen")
+	}
+	if _, base, err := parseChain(join([]byte{unix.NFPROTO_IPV4, 0, 0, 1}, Table("x").Chain("y").Body)); base || err != nil {
+		t.Error(base, err)
+	}
+	for n := range b {
+		parseChain(b[:n])
+	}
+	if _, _, err := parseChain(b[:7]); err != nil {
+		t.Error("less than an attribute's header is padding", err)
+	}
+	if _, _, err := parseChain(b[:9]); err == nil {
+		t.Error("an attribute that was cut short is read")
+	}
+}
+
+func FuzzParseChain(f *testing.F) {
+	f.Add(join([]byte{unix.NFPROTO_INET, 0, 0, 1}, Table("fw4").BaseChain("input", Hook{"filter", unix.NF_INET_LOCAL_IN, 0}).Body))
+	f.Fuzz(func(t *testing.T, b []byte) { parseChain(b) })
+}
+
 func FuzzAnswer(f *testing.F) {
 	f.Add(reply(1, 0, ""))
 	f.Add(reply(2, -17, "exists"))

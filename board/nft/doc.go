@@ -5,5 +5,5 @@
 // A [Table] writes the requests of a transaction, made of expressions; a [Conn] commits them, all or none. [Own] makes a
 // table that goes with its Conn, however the process ends, and that a firewall's `flush ruleset` passes over.
 //
-// Read own.go first, then table.go and expr.go for what can be said, and conn.go for how.
+// Read own.go first, then table.go and expr.go for what can be said, and conn.go for how. chains.go looks at other tables.
 package nft

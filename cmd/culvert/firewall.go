@@ -25,6 +25,9 @@ func (d *daemon) applyFirewall() {
 		log.Error("no table of ours in the firewall, in spite of ip.firewall.manage", "error", err)
 	case !had:
 		log.Info("the firewall has a table of ours", "table", "inet "+firewall.Name)
+		if strict, err := d.firewall.Strict(); err == nil && len(strict) > 0 {
+			log.Info("other tables drop by policy what they do not let in themselves: UDP 500 and 4500 and IP protocol 50 are for their rules", "chains", strict)
+		}
 	}
 }
 

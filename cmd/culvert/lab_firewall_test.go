@@ -227,6 +227,15 @@ func managed(t *testing.T, l *lab.L) {
 		t.Error(err)
 	}
 
+	// Another firewall cannot be overruled, and the log says which.
+	r.server.NFT("table inet strict { chain input { type filter hook input priority 0; policy drop; accept; }; }")
+	r.Signal(syscall.SIGTERM)
+	l.Must(r.Wait(20*time.Second), "end")
+	r.Start()
+	if lines := r.Lines("other tables drop by policy", "[inet strict input]"); len(lines) != 1 {
+		t.Errorf("the log does not name the other table:\n%s", r.Log())
+	}
+
 	// The console changes it, all at once, and takes it away.
 	r.Rows("/ip firewall settings set masquerade=eth0,lan")
 	if got := tableText(r.server); !strings.Contains(got, `oifname "lan" counter masquerade`) || strings.Count(got, "chain input") != 1 {
