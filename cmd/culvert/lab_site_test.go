@@ -294,7 +294,7 @@ lifetime = "12s"
 }
 
 // callsSoftEther: a server that nobody here wrote, and whose ESP, L2TP and PPP are its own, called directly and from
-// behind a NAT.
+// behind a NAT, on either data path.
 func callsSoftEther(t *testing.T, l *lab.L) {
 	internet := l.Internet()
 	far := internet.Host("far", labServer.String())
@@ -302,19 +302,31 @@ func callsSoftEther(t *testing.T, l *lab.L) {
 	lns.Users[labUser] = "s3cret" // its command line knows no blanks
 	server := lab.SoftEtherServer(far, callIKE, lns)
 	nat := internet.NAT("nat", "203.0.113.1")
-	for name, near := range map[string]*lab.Node{"direct": internet.Host("direct", "198.51.100.1"), "NAT": nat.Host("hidden", "10.0.0.1")} {
-		r := &callRig{L: l, internet: internet, near: near, far: far}
+	for _, x := range []struct {
+		path labPath
+		gate *lab.Node
+		near *lab.Node
+	}{
+		{pathKernel, internet, internet.Host("kernel", "198.51.100.1")},
+		{pathKernel, nat, nat.Host("kernel-nat", "10.0.0.1")},
+		{pathUserspace, internet, internet.Host("user", "198.51.100.2")},
+		{pathUserspace, nat, nat.Host("user-nat", "10.0.0.2")},
+	} {
+		name := x.near.Name
+		r := &callRig{L: l, internet: internet, near: x.near, far: far}
+		r.wire = x.gate.Capture(name, func(p lab.Packet) bool { return !p.IKE() })
 		r.pristine = r.state()
-		r.Culvert = l.Culvert(near, callConfig{Password: "s3cret", Extra: "routes = [\"" + server.Local.String() + "/32\"]\n"}.toml())
+		r.Culvert = l.Culvert(x.near, callConfig{Path: x.path, Password: "s3cret", Extra: "routes = [\"" + server.Local.String() + "/32\"]\n"}.toml())
+		x.path.check(t, r.Culvert)
 		var m lab.Row
 		if !l.WaitFor(patience, func() bool { m = r.monitor(); return m.String("status") == "connected" }) {
 			t.Fatalf("%s: %v", name, m)
 		}
 		t.Logf("%s: %v", name, m)
-		if _, err := near.Ping(server.Local, 20*time.Second); err != nil {
+		if _, err := x.near.Ping(server.Local, 20*time.Second); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := near.Transfer(far, server.Local, 2<<20); err != nil {
+		if _, err := x.near.Transfer(far, server.Local, 2<<20); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		r.end()

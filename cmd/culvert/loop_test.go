@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,22 +51,22 @@ func TestLoopStrangersLast(t *testing.T) {
 		l := newLoop()
 		var order []string
 		say := func(s string) func(time.Time) { return func(time.Time) { order = append(order, s) } }
-		returned := 0
+		var returned atomic.Int32
 		for range 3 {
-			go func() { l.last(say("first")); returned++ }()
+			go func() { l.last(say("first")); returned.Add(1) }()
 		}
 		synctest.Wait()
 		if !l.offer(say("net")) {
 			t.Error("strangers fill the room of the others")
 		}
 		l.post(say("done"))
-		if returned != 0 {
+		if returned.Load() != 0 {
 			t.Error("whoever brings the first messages does not wait")
 		}
 		l.drain()
 		synctest.Wait()
-		if len(order) < 3 || order[0] != "done" || order[1] != "net" || order[2] != "first" || returned != len(order)-2 {
-			t.Errorf("order %v, %d have returned", order, returned)
+		if len(order) < 3 || order[0] != "done" || order[1] != "net" || order[2] != "first" || int(returned.Load()) != len(order)-2 {
+			t.Errorf("order %v, %d have returned", order, returned.Load())
 		}
 		l.run(func(time.Time) bool { return true })
 		go l.last(say("late")) // returns, or the test would say that it is stuck
