@@ -3,14 +3,14 @@ package netif
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"syscall"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"culvert/board/rtnl"
 )
 
 // Interface is one point-to-point interface that we are in charge of: addresses found on it that were not asked for go.
@@ -23,7 +23,7 @@ type Interface struct {
 	ipv6   bool
 	routes []Route // those added here, in that order
 
-	proxies []proxy // what ARP is answered for on other interfaces
+	proxies []rtnl.Proxy // what ARP is answered for on other interfaces
 }
 
 // Stats are the counters since the interface was made.
@@ -71,8 +71,8 @@ func (i *Interface) SetUp(local, remote netip.Addr, mtu int) error {
 	if err != nil {
 		return i.fail("set up", err)
 	}
-	if link.Attrs().MTU != mtu {
-		if err := i.n.h.LinkSetMTU(link, mtu); err != nil {
+	if link.MTU != mtu {
+		if err := i.n.h.SetMTU(i.index, mtu); err != nil {
 			return i.fail(fmt.Sprintf("set the MTU to %d", mtu), err)
 		}
 	}
@@ -82,12 +82,12 @@ func (i *Interface) SetUp(local, remote netip.Addr, mtu int) error {
 			return i.fail("switch IPv6 off", err)
 		}
 	}
-	if err := i.address(link, netlink.FAMILY_V4, local, remote); err != nil {
+	if err := i.address(unix.AF_INET, local, remote); err != nil {
 		return err
 	}
 	i.peer = remote
-	if link.Attrs().Flags&net.FlagUp == 0 {
-		if err := i.n.h.LinkSetUp(link); err != nil {
+	if link.Flags&unix.IFF_UP == 0 {
+		if err := i.n.h.SetUp(i.index, true); err != nil {
 			return i.fail("bring up", err)
 		}
 	}
@@ -103,8 +103,7 @@ func (i *Interface) EnableIPv6(local, remote netip.Addr, acceptRA bool) error {
 	if !local.Is6() || local.Is4In6() || remote.IsValid() && (!remote.Is6() || remote.Is4In6()) || local == remote {
 		return i.fail("enable IPv6", fmt.Errorf("%v and %v are not two IPv6 addresses", local, remote))
 	}
-	link, err := i.n.link(i.index)
-	if err != nil {
+	if _, err := i.n.link(i.index); err != nil {
 		return i.fail("enable IPv6", err)
 	}
 	ra, autoconf := "0", "0"
@@ -127,7 +126,7 @@ func (i *Interface) EnableIPv6(local, remote netip.Addr, acceptRA bool) error {
 	}
 	i.ipv6 = true
 	// A /64 and no peer: the kernel would forget the route to a peer when the interface comes up after its address.
-	if err := i.address(link, netlink.FAMILY_V6, local, netip.Addr{}); err != nil {
+	if err := i.address(unix.AF_INET6, local, netip.Addr{}); err != nil {
 		return err
 	}
 	i.peer6 = remote
@@ -160,73 +159,62 @@ func (i *Interface) sysctl6(key, value string) error {
 
 // address makes local and remote the only pair of their family; none when local is zero. The new pair comes before the
 // old one goes, so that what can stay up stays up.
-func (i *Interface) address(link netlink.Link, family int, local, remote netip.Addr) error {
-	have, err := i.n.h.AddrList(link, family)
+func (i *Interface) address(family uint8, local, remote netip.Addr) error {
+	have, err := i.n.h.Addrs(i.index, family)
 	if err != nil {
 		return i.fail("list the addresses", err)
 	}
 	found := false
-	var stale []netlink.Addr
+	var stale []rtnl.Addr
 	for _, a := range have {
 		switch {
 		case local.IsValid() && samePair(a, local, remote):
 			found = true
-		case family == netlink.FAMILY_V6 && a.Flags&unix.IFA_F_PERMANENT == 0:
+		case family == unix.AF_INET6 && a.Flags&unix.IFA_F_PERMANENT == 0:
 			// From a router advertisement: the kernel's business.
 		default:
 			stale = append(stale, a)
 		}
 	}
 	if local.IsValid() && !found {
-		a := &netlink.Addr{IPNet: hostNet(local)}
+		a := rtnl.Addr{Index: i.index, Prefix: hostNet(local)}
 		if remote.IsValid() {
 			a.Peer = hostNet(remote)
 		}
-		if family == netlink.FAMILY_V6 {
+		if family == unix.AF_INET6 {
 			a.Flags = unix.IFA_F_NODAD // nobody else is on the link
 			a.Scope = unix.RT_SCOPE_LINK
-			a.IPNet.Mask = net.CIDRMask(64, 128)
+			a.Prefix = netip.PrefixFrom(local, 64)
 		}
-		if err := i.n.h.AddrAdd(link, a); err != nil && !errors.Is(err, syscall.EEXIST) {
+		if err := i.n.h.AddAddr(a); err != nil && !errors.Is(err, syscall.EEXIST) {
 			return i.fail(fmt.Sprintf("add the address %v peer %v", local, remote), err)
 		}
 	}
 	for _, a := range stale {
-		if err := i.n.h.AddrDel(link, &a); err != nil && !errors.Is(err, syscall.EADDRNOTAVAIL) {
-			return i.fail(fmt.Sprintf("remove the address %v", a.IPNet), err)
+		if err := i.n.h.RemoveAddr(a); err != nil && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			return i.fail(fmt.Sprintf("remove the address %v", a.Prefix), err)
 		}
 	}
 	return nil
 }
 
-func samePair(a netlink.Addr, local, remote netip.Addr) bool {
-	have, _ := netip.AddrFromSlice(a.IP)
-	if have.Unmap() != local {
-		return false
-	}
-	if a.Peer == nil {
-		return !remote.IsValid()
-	}
-	peer, _ := netip.AddrFromSlice(a.Peer.IP)
-	ones, bits := a.Peer.Mask.Size()
-	return peer.Unmap() == remote && ones == bits
+func samePair(a rtnl.Addr, local, remote netip.Addr) bool {
+	return a.Prefix.Addr() == local && a.Peer.Addr() == remote && (!remote.IsValid() || a.Peer.IsSingleIP())
 }
 
-func hostNet(a netip.Addr) *net.IPNet {
-	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
-}
+func hostNet(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 // Down takes back what we did: our routes, the addresses, the flag. An interface that is gone is down.
 func (i *Interface) Down() error {
 	i.n.mu.Lock()
 	defer i.n.mu.Unlock()
 	routesErr := errors.Join(i.setRoutes(nil), i.dropProxies(), i.n.clamp(i.index, 0))
-	link, err := i.n.link(i.index)
+	_, err := i.n.link(i.index)
 	if err == nil {
-		if err = i.address(link, netlink.FAMILY_V4, netip.Addr{}, netip.Addr{}); err == nil && i.ipv6 {
-			err = i.address(link, netlink.FAMILY_V6, netip.Addr{}, netip.Addr{})
+		if err = i.address(unix.AF_INET, netip.Addr{}, netip.Addr{}); err == nil && i.ipv6 {
+			err = i.address(unix.AF_INET6, netip.Addr{}, netip.Addr{})
 		}
-		if downErr := i.n.h.LinkSetDown(link); err == nil && downErr != nil {
+		if downErr := i.n.h.SetUp(i.index, false); err == nil && downErr != nil {
 			err = i.fail("take down", downErr)
 		}
 	} else if !errors.Is(err, ErrGone) {
@@ -250,8 +238,8 @@ func (i *Interface) Rename(name string) error {
 	if err != nil {
 		return i.fail("rename", err)
 	}
-	if link.Attrs().Name != name {
-		err := i.n.h.LinkSetName(link, name)
+	if link.Name != name {
+		err := i.n.h.SetName(i.index, name)
 		switch {
 		case errors.Is(err, syscall.EEXIST):
 			return i.fail("rename", fmt.Errorf("an interface named %s %w: remove it or choose another name", name, ErrExists))
@@ -273,7 +261,7 @@ func (i *Interface) Stats() (Stats, error) {
 	if err != nil {
 		return Stats{}, i.fail("read the counters", err)
 	}
-	s := link.Attrs().Statistics
+	s := link.Stats
 	if s == nil {
 		return Stats{}, i.fail("read the counters", errors.New("the kernel gave none"))
 	}

@@ -6,10 +6,10 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"culvert/board/rtnl"
 )
 
 var (
@@ -19,29 +19,21 @@ var (
 	ErrExists = errors.New("already exists")
 )
 
-// answerTimeout bounds the wait for the kernel. The RTNL lock can be held for seconds while many interfaces go.
-const answerTimeout = 30 * time.Second
-
 // Netif talks to the network namespace of the thread that called New. All methods, and those of its Interfaces, may be
 // called from any goroutine; they take turns, as they would for the kernel's RTNL lock. They can take tens of
 // milliseconds.
 type Netif struct {
 	mu  sync.Mutex
-	h   *netlink.Handle
-	mss *clamp // while there is an interface to lower TCP's MSS on
+	h   *rtnl.Conn // nil once closed
+	mss *clamp     // while there is an interface to lower TCP's MSS on
 }
 
 // New opens the rtnetlink socket. The switches in /proc/sys belong to the namespace of the thread that writes them:
 // keep a process in one namespace.
 func New() (*Netif, error) {
-	// Families left out would be served by new sockets in whatever namespace a thread happens to be in.
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	h, err := rtnl.Dial()
 	if err != nil {
-		return nil, fmt.Errorf("rtnetlink: %w", err)
-	}
-	if err := h.SetSocketTimeout(answerTimeout); err != nil {
-		h.Close()
-		return nil, fmt.Errorf("rtnetlink: %w", err)
+		return nil, err
 	}
 	return &Netif{h: h}, nil
 }
@@ -69,7 +61,7 @@ func (n *Netif) Interface(index int) (*Interface, error) {
 	if err != nil {
 		return nil, fmt.Errorf("interface with index %d: %w", index, err)
 	}
-	return &Interface{n: n, index: index, name: link.Attrs().Name}, nil
+	return &Interface{n: n, index: index, name: link.Name}, nil
 }
 
 // ByName takes charge of an existing interface by its name.
@@ -83,30 +75,26 @@ func (n *Netif) ByName(name string) (*Interface, error) {
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", name, gone(err))
 	}
-	return &Interface{n: n, index: link.Attrs().Index, name: link.Attrs().Name}, nil
+	return &Interface{n: n, index: link.Index, name: link.Name}, nil
 }
 
 var errClosed = errors.New("rtnetlink: already closed")
 
 // link asks for one interface; the caller holds the lock.
-func (n *Netif) link(index int) (netlink.Link, error) {
+func (n *Netif) link(index int) (rtnl.Link, error) {
 	if n.h == nil {
-		return nil, errClosed
+		return rtnl.Link{}, errClosed
 	}
 	if index <= 0 {
-		return nil, ErrGone
+		return rtnl.Link{}, ErrGone
 	}
-	link, err := n.h.LinkByIndex(index)
-	if err != nil {
-		return nil, gone(err)
-	}
-	return link, nil
+	link, err := n.h.Link(index)
+	return link, gone(err)
 }
 
 // gone turns the ways of saying that an interface does not exist into ErrGone.
 func gone(err error) error {
-	var missing netlink.LinkNotFoundError
-	if errors.As(err, &missing) || errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ENXIO) {
+	if errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ENXIO) {
 		return ErrGone
 	}
 	return err

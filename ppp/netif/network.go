@@ -3,13 +3,13 @@ package netif
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"syscall"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"culvert/board/rtnl"
 )
 
 // SetNetwork brings an ordinary interface up with addresses in networks, as of a router's own port. Other addresses go,
@@ -22,26 +22,24 @@ func (i *Interface) SetNetwork(want []netip.Prefix, others bool, mtu int) error 
 	if err != nil {
 		return i.fail("set up", err)
 	}
-	if mtu != 0 && link.Attrs().MTU != mtu {
-		if err := i.n.h.LinkSetMTU(link, mtu); err != nil {
+	if mtu != 0 && link.MTU != mtu {
+		if err := i.n.h.SetMTU(i.index, mtu); err != nil {
 			return i.fail(fmt.Sprintf("set the MTU to %d", mtu), err)
 		}
 	}
-	if link.Attrs().Flags&net.FlagUp == 0 {
-		if err := i.n.h.LinkSetUp(link); err != nil {
+	if link.Flags&unix.IFF_UP == 0 {
+		if err := i.n.h.SetUp(i.index, true); err != nil {
 			return i.fail("bring up", err)
 		}
 	}
-	have, err := i.n.h.AddrList(link, netlink.FAMILY_ALL)
+	have, err := i.n.h.Addrs(i.index, unix.AF_UNSPEC)
 	if err != nil {
 		return i.fail("list the addresses", err)
 	}
 	var found []netip.Prefix
-	var stale []netlink.Addr
+	var stale []rtnl.Addr
 	for _, a := range have {
-		ip, _ := netip.AddrFromSlice(a.IP)
-		ones, _ := a.Mask.Size()
-		p := netip.PrefixFrom(ip.Unmap(), ones)
+		p := a.Prefix
 		switch {
 		case slices.Contains(want, p):
 			found = append(found, p)
@@ -55,14 +53,13 @@ func (i *Interface) SetNetwork(want []netip.Prefix, others bool, mtu int) error 
 		if slices.Contains(found, p) {
 			continue
 		}
-		a := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
-		if err := i.n.h.AddrAdd(link, a); err != nil && !errors.Is(err, syscall.EEXIST) {
+		if err := i.n.h.AddAddr(rtnl.Addr{Index: i.index, Prefix: p}); err != nil && !errors.Is(err, syscall.EEXIST) {
 			return i.fail(fmt.Sprintf("add the address %v", p), err)
 		}
 	}
 	for _, a := range stale {
-		if err := i.n.h.AddrDel(link, &a); err != nil && !errors.Is(err, syscall.EADDRNOTAVAIL) {
-			return i.fail(fmt.Sprintf("remove the address %v", a.IPNet), err)
+		if err := i.n.h.RemoveAddr(a); err != nil && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			return i.fail(fmt.Sprintf("remove the address %v", a.Prefix), err)
 		}
 	}
 	return nil

@@ -6,8 +6,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"culvert/board/rtnl"
 )
 
 // ErrNoPPPLink means that the kernel makes PPP interfaces by PPPIOCNEWUNIT only (before Linux 4.7).
@@ -34,7 +35,7 @@ func (n *Netif) CreatePPP(name string, fd int) error {
 		return errClosed
 	}
 	for try := 1; ; try++ {
-		err := newPPPLink(name, fd)
+		err := n.h.AddLink(name, "ppp", rtnl.Uint32(unix.IFLA_PPP_DEV_FD, uint32(fd)))
 		switch {
 		case err == nil:
 			return nil
@@ -48,21 +49,4 @@ func (n *Netif) CreatePPP(name string, fd int) error {
 			return fmt.Errorf("make the ppp interface %s: %w", name, mend(err))
 		}
 	}
-}
-
-// newPPPLink is RTM_NEWLINK of kind ppp, which the netlink library does not know. The request opens its own socket, in
-// the namespace of this thread, as /dev/ppp does.
-func newPPPLink(name string, fd int) error {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
-	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	if name != "" {
-		req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
-	}
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("ppp"))
-	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
-	data.AddRtAttr(unix.IFLA_PPP_DEV_FD, nl.Uint32Attr(uint32(fd)))
-	req.AddData(info)
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	return err
 }

@@ -21,7 +21,7 @@ func TestProxyARP(t *testing.T) {
 	}
 	has := func() int {
 		t.Helper()
-		p, err := ourProxies()
+		p, err := n.h.Proxies()
 		if err != nil {
 			t.Fatal(err)
 		}

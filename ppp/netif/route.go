@@ -3,13 +3,13 @@ package netif
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"syscall"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"culvert/board/rtnl"
 )
 
 // Route leads to the peer of an interface. A zero or unspecified Gateway is the peer itself. Metric 0 is the kernel's
@@ -112,13 +112,13 @@ func (i *Interface) addRoute(r Route) error {
 		return i.fail("add the route "+r.String(), errClosed)
 	}
 	what := "add the route " + r.String()
-	nr := i.netlinkRoute(r)
-	if nr.Gw != nil {
+	nr := i.kernelRoute(r)
+	if nr.Gateway.IsValid() {
 		if other, err := i.n.onLinkOf(r.Gateway); err == nil && other != 0 && other != i.index {
 			return i.fail(what, fmt.Errorf("the gateway is on another link (%s): name the peer, or leave the gateway out", i.n.linkName(other)))
 		}
 	}
-	err = i.n.h.RouteAdd(nr)
+	err = i.n.h.AddRoute(nr)
 	switch {
 	case errors.Is(err, syscall.EEXIST):
 		holder, ours := i.holder(nr)
@@ -147,7 +147,7 @@ func (i *Interface) removeRoute(r Route) error {
 	if i.n.h == nil {
 		return i.fail("remove the route "+r.String(), errClosed)
 	}
-	err := i.n.h.RouteDel(i.netlinkRoute(r))
+	err := i.n.h.RemoveRoute(i.kernelRoute(r))
 	if err != nil && !errors.Is(err, syscall.ESRCH) && !errors.Is(gone(err), ErrGone) && !errors.Is(err, syscall.ENETUNREACH) && !errors.Is(err, syscall.ENETDOWN) {
 		return i.fail("remove the route "+r.String(), err)
 	}
@@ -155,80 +155,53 @@ func (i *Interface) removeRoute(r Route) error {
 	return nil
 }
 
-func (i *Interface) netlinkRoute(r Route) *netlink.Route {
-	nr := &netlink.Route{
-		LinkIndex: i.index,
-		Dst:       ipNet(r.Dst),
-		Priority:  r.Metric,
-		Protocol:  unix.RTPROT_STATIC,
-		Table:     unix.RT_TABLE_MAIN,
-	}
+func (i *Interface) kernelRoute(r Route) rtnl.Route {
+	nr := rtnl.Route{Index: i.index, Dst: r.Dst, Metric: r.Metric, Protocol: unix.RTPROT_STATIC, Table: unix.RT_TABLE_MAIN}
 	if r.Gateway.IsValid() && r.Gateway != i.peer && r.Gateway != i.peer6 {
 		// Whatever goes into a point-to-point link comes out at the peer, so every gateway is on the link.
-		nr.Gw = r.Gateway.AsSlice()
-		nr.Flags = int(netlink.FLAG_ONLINK)
+		nr.Gateway = r.Gateway
+		nr.Flags = unix.RTNH_F_ONLINK
 	} else if r.Dst.Addr().Is4() {
 		nr.Scope = unix.RT_SCOPE_LINK
 	}
 	return nr
 }
 
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
 // holder finds the route that is in nr's way and says whether it is nr itself; else text tells where it leads.
-func (i *Interface) holder(nr *netlink.Route) (text string, ours bool) {
-	family, metric := netlink.FAMILY_V4, nr.Priority
-	if len(nr.Dst.IP) == net.IPv6len {
-		family = netlink.FAMILY_V6
+func (i *Interface) holder(nr rtnl.Route) (text string, ours bool) {
+	family, metric := uint8(unix.AF_INET), nr.Metric
+	if nr.Dst.Addr().Is6() {
+		family = unix.AF_INET6
 		if metric == 0 {
 			metric = 1024
 		}
 	}
-	ones, _ := nr.Dst.Mask.Size()
-	// The table may be long: look at each route, keep none. Given up at an error, the route counts as somebody else's.
-	_ = i.n.h.RouteListFilteredIter(family, &netlink.Route{}, 0, func(have netlink.Route) bool {
-		if have.Priority != metric || have.Type != unix.RTN_UNICAST {
-			return true
+	// Given up at an error, the route counts as somebody else's.
+	there, _ := i.n.h.Routes(family, func(have rtnl.Route) bool {
+		return have.Metric == metric && have.Type == unix.RTN_UNICAST && have.Dst == nr.Dst
+	})
+	for _, have := range there {
+		if have.Index == nr.Index && have.Gateway == nr.Gateway {
+			return "", true
 		}
-		haveOnes := 0
-		haveIP := net.IP(make([]byte, len(nr.Dst.IP)))
-		if have.Dst != nil {
-			haveOnes, _ = have.Dst.Mask.Size()
-			haveIP = have.Dst.IP
-		}
-		if haveOnes != ones || !haveIP.Equal(nr.Dst.IP) {
-			return true
-		}
-		if have.LinkIndex == nr.LinkIndex && have.Gw.Equal(nr.Gw) {
-			ours = true
-			return false
-		}
-		if text == "" && have.LinkIndex > 0 {
-			text = fmt.Sprintf(" (index %d)", have.LinkIndex)
-			if have.Gw != nil {
-				text = fmt.Sprintf(" (via %v)", have.Gw)
+		if text == "" && have.Index > 0 {
+			text = fmt.Sprintf(" (index %d)", have.Index)
+			if have.Gateway.IsValid() {
+				text = fmt.Sprintf(" (via %v)", have.Gateway)
 			}
 		}
-		return true
-	})
-	return text, ours
+	}
+	return text, false
 }
 
 // onLinkOf is the index of the interface on whose own link addr lies, 0 when it is reached through a gateway or not
 // at all.
 func (n *Netif) onLinkOf(addr netip.Addr) (int, error) {
-	routes, err := n.h.RouteGet(addr.AsSlice())
-	if err != nil {
+	r, err := n.h.RouteTo(addr, 0)
+	if err != nil || r.Gateway.IsValid() || r.Type != unix.RTN_UNICAST {
 		return 0, err
 	}
-	for _, r := range routes {
-		if r.Gw == nil && r.Type == unix.RTN_UNICAST {
-			return r.LinkIndex, nil
-		}
-	}
-	return 0, nil
+	return r.Index, nil
 }
 
 func (n *Netif) linkName(index int) string {
@@ -236,7 +209,7 @@ func (n *Netif) linkName(index int) string {
 	if err != nil {
 		return fmt.Sprintf("index %d", index)
 	}
-	return link.Attrs().Name
+	return link.Name
 }
 
 // Pin holds the way to dst, usually a tunnel's far end, as it is now, by a host route, so that a default route into the
@@ -250,35 +223,32 @@ func (n *Netif) Pin(dst netip.Addr) (unpin func() error, err error) {
 	if n.h == nil {
 		return none, errClosed
 	}
-	routes, err := n.h.RouteGet(dst.WithZone("").AsSlice())
+	r, err := n.h.RouteTo(dst.WithZone(""), 0)
 	if err != nil {
 		return none, fmt.Errorf("route to %v: %w: it cannot be reached from here, look at the default route", dst, mend(err))
 	}
-	for _, r := range routes {
-		if r.Type != unix.RTN_UNICAST {
-			continue
-		}
-		pin := &netlink.Route{LinkIndex: r.LinkIndex, Dst: hostNet(dst.WithZone("")), Gw: r.Gw, Protocol: protocolOurs, Table: unix.RT_TABLE_MAIN}
-		if r.Gw == nil && dst.Is4() {
-			pin.Scope = unix.RT_SCOPE_LINK
-		}
-		if err := n.h.RouteAdd(pin); errors.Is(err, syscall.EEXIST) {
-			return none, nil
-		} else if err != nil {
-			return none, fmt.Errorf("host route to %v: %w", dst, mend(err))
-		}
-		return func() error {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			if n.h == nil {
-				return errClosed
-			}
-			err := n.h.RouteDel(pin)
-			if err == nil || errors.Is(err, syscall.ESRCH) || errors.Is(gone(err), ErrGone) {
-				return nil
-			}
-			return fmt.Errorf("host route to %v: %w", dst, mend(err))
-		}, nil
+	if r.Type != unix.RTN_UNICAST {
+		return none, nil
 	}
-	return none, nil
+	pin := rtnl.Route{Index: r.Index, Dst: hostNet(dst.WithZone("")), Gateway: r.Gateway, Protocol: protocolOurs, Table: unix.RT_TABLE_MAIN}
+	if !r.Gateway.IsValid() && dst.Is4() {
+		pin.Scope = unix.RT_SCOPE_LINK
+	}
+	if err := n.h.AddRoute(pin); errors.Is(err, syscall.EEXIST) {
+		return none, nil
+	} else if err != nil {
+		return none, fmt.Errorf("host route to %v: %w", dst, mend(err))
+	}
+	return func() error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.h == nil {
+			return errClosed
+		}
+		err := n.h.RemoveRoute(pin)
+		if err == nil || errors.Is(err, syscall.ESRCH) || errors.Is(gone(err), ErrGone) {
+			return nil
+		}
+		return fmt.Errorf("host route to %v: %w", dst, mend(err))
+	}, nil
 }

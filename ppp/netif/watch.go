@@ -7,7 +7,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -57,20 +56,21 @@ func (n *Netif) Way(dst netip.Addr, vrf string) (w Way, err error) {
 	if n.h == nil {
 		return w, errClosed
 	}
-	routes, err := n.h.RouteGetWithOptions(dst.Unmap().WithZone("").AsSlice(), &netlink.RouteGetOptions{VrfName: vrf})
-	if err != nil || len(routes) == 0 || routes[0].Type != unix.RTN_UNICAST && routes[0].Type != unix.RTN_LOCAL {
+	vrfIndex := 0
+	if vrf != "" {
+		link, err := n.h.LinkByName(vrf)
+		if err != nil {
+			return Way{}, nil
+		}
+		vrfIndex = link.Index
+	}
+	r, err := n.h.RouteTo(dst.Unmap().WithZone(""), vrfIndex)
+	if err != nil || r.Type != unix.RTN_UNICAST && r.Type != unix.RTN_LOCAL {
 		return Way{}, nil
 	}
-	r := routes[0]
-	w.Index = r.LinkIndex
-	if a, ok := netip.AddrFromSlice(r.Gw); ok {
-		w.Gateway = a.Unmap()
-	}
-	if a, ok := netip.AddrFromSlice(r.Src); ok {
-		w.Source = a.Unmap()
-	}
-	if link, err := n.link(r.LinkIndex); err == nil {
-		w.Running = link.Attrs().RawFlags&unix.IFF_RUNNING != 0
+	w.Index, w.Gateway, w.Source = r.Index, r.Gateway, r.Source
+	if link, err := n.link(r.Index); err == nil {
+		w.Running = link.Flags&unix.IFF_RUNNING != 0
 	}
 	return w, nil
 }

@@ -7,9 +7,9 @@ import (
 	"os"
 	"runtime"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"culvert/board/rtnl"
 )
 
 // network is where it plays.
@@ -125,43 +125,48 @@ func (s *namespace) join(name string, near netip.Prefix, other *namespace, far n
 	return err
 }
 
-// veth makes a pair of interfaces, the far one in another namespace. netlink.LinkAdd would bring every kind of link there
-// is into the binary.
+// veth makes a pair of interfaces, the far one in another namespace.
 func veth(near, far string, ns *os.File) error {
-	r := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
-	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	r.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(near)))
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(unix.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
-	peer := info.AddRtAttr(unix.IFLA_INFO_DATA, nil).AddRtAttr(nl.VETH_INFO_PEER, nil)
-	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
-	peer.AddRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(far))
-	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(ns.Fd())))
-	r.AddData(info)
-	_, err := r.Execute(unix.NETLINK_ROUTE, 0)
-	return err
+	return withLinks(func(c *rtnl.Conn) error {
+		return c.AddLink(near, "veth", rtnl.Attr(vethPeer, rtnl.IfInfo(), rtnl.Text(unix.IFLA_IFNAME, far), rtnl.Uint32(unix.IFLA_NET_NS_FD, uint32(ns.Fd()))))
+	})
+}
+
+const vethPeer = 1 // VETH_INFO_PEER
+
+// withLinks is for the namespace of this thread.
+func withLinks(f func(*rtnl.Conn) error) error {
+	c, err := rtnl.Dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return f(c)
 }
 
 func address(iface string, prefix netip.Prefix) error {
-	link, err := netlink.LinkByName(iface)
-	if err != nil {
-		return err
-	}
-	addr, err := netlink.ParseAddr(prefix.String())
-	if err != nil {
-		return err
-	}
-	return errors.Join(netlink.AddrAdd(link, addr), netlink.LinkSetUp(link))
+	return withLinks(func(c *rtnl.Conn) error {
+		link, err := c.LinkByName(iface)
+		if err != nil {
+			return err
+		}
+		return errors.Join(c.AddAddr(rtnl.Addr{Index: link.Index, Prefix: prefix}), c.SetUp(link.Index, true))
+	})
 }
 
 func linkUp(iface string) error {
-	link, err := netlink.LinkByName(iface)
-	if err != nil {
-		return err
-	}
-	return netlink.LinkSetUp(link)
+	return withLinks(func(c *rtnl.Conn) error {
+		link, err := c.LinkByName(iface)
+		if err != nil {
+			return err
+		}
+		return c.SetUp(link.Index, true)
+	})
 }
 
 func defaultRoute(via netip.Addr) error {
-	return netlink.RouteAdd(&netlink.Route{Gw: via.AsSlice()})
+	return withLinks(func(c *rtnl.Conn) error {
+		everywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		return c.AddRoute(rtnl.Route{Dst: everywhere, Gateway: via, Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_BOOT})
+	})
 }
