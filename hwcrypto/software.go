@@ -17,7 +17,8 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// Software is the provider of last resort and usually the fastest: Go's own ciphers.
+// Software is the provider of last resort and usually the fastest: Go's own ciphers, but for AES in CBC mode where cbc_amd64.go
+// does it.
 type Software struct{}
 
 // Name implements Provider.
@@ -225,7 +226,13 @@ func newSoftCBC(s Suite, key []byte) (*softCBC, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hwcrypto: %s: %w", s, err)
 	}
-	return &softCBC{block: block}, nil
+	c := &softCBC{block: block}
+	if s.Cipher == AESCBC {
+		if enc, dec, ok := newAESCBC(key); ok {
+			c.enc, c.dec = enc, dec
+		}
+	}
+	return c, nil
 }
 
 func (c *softCBC) crypt(decrypt bool, iv, text []byte) error {

@@ -1,0 +1,177 @@
+#include "textflag.h"
+
+// func subWord(w uint32) uint32
+TEXT ·subWord(SB), NOSPLIT, $0-12
+	MOVL w+0(FP), AX
+	VMOVD AX, X0
+	VPSHUFD $0, X0, X0 // four equal columns, which ShiftRows leaves as they are
+	VPXOR X1, X1, X1
+	VAESENCLAST X1, X0, X0
+	VMOVD X0, AX
+	MOVL AX, ret+8(FP)
+	RET
+
+// func invertKeys(rounds int, enc, dec *byte)
+TEXT ·invertKeys(SB), NOSPLIT, $0-24
+	MOVQ rounds+0(FP), CX
+	MOVQ enc+8(FP), AX
+	MOVQ dec+16(FP), DX
+	MOVQ CX, BX
+	SHLQ $4, BX
+	ADDQ BX, DX
+	VMOVDQU (AX), X0
+	VMOVDQU X0, (DX)
+	DECQ CX
+middle:
+	ADDQ $16, AX
+	SUBQ $16, DX
+	VAESIMC (AX), X0
+	VMOVDQU X0, (DX)
+	DECQ CX
+	JNZ middle
+	VMOVDQU 16(AX), X0
+	VMOVDQU X0, -16(DX)
+	RET
+
+// func encryptCBC(rounds int, keys, text *byte, blocks int, iv *byte)
+TEXT ·encryptCBC(SB), NOSPLIT, $0-40
+	MOVQ rounds+0(FP), CX
+	MOVQ keys+8(FP), AX
+	MOVQ text+16(FP), DX
+	MOVQ blocks+24(FP), BX
+	MOVQ iv+32(FP), DI
+	VMOVDQU (DI), X0 // the block before
+	VMOVDQU (AX), X1
+	VMOVDQU 16(AX), X2
+	VMOVDQU 32(AX), X3
+	VMOVDQU 48(AX), X4
+	VMOVDQU 64(AX), X5
+	VMOVDQU 80(AX), X6
+	VMOVDQU 96(AX), X7
+	VMOVDQU 112(AX), X8
+	VMOVDQU 128(AX), X9
+	VMOVDQU 144(AX), X10
+	VMOVDQU 160(AX), X11
+block:
+	VPXOR (DX), X1, X12 // does not wait for the block before
+	VPXOR X12, X0, X0
+	VAESENC X2, X0, X0
+	VAESENC X3, X0, X0
+	VAESENC X4, X0, X0
+	VAESENC X5, X0, X0
+	VAESENC X6, X0, X0
+	VAESENC X7, X0, X0
+	VAESENC X8, X0, X0
+	VAESENC X9, X0, X0
+	VAESENC X10, X0, X0
+	CMPQ CX, $12
+	JLT last10
+	VAESENC X11, X0, X0
+	VAESENC 176(AX), X0, X0
+	CMPQ CX, $14
+	JLT last12
+	VAESENC 192(AX), X0, X0
+	VAESENC 208(AX), X0, X0
+	VAESENCLAST 224(AX), X0, X0
+	JMP next
+last12:
+	VAESENCLAST 192(AX), X0, X0
+	JMP next
+last10:
+	VAESENCLAST X11, X0, X0
+next:
+	VMOVDQU X0, (DX)
+	ADDQ $16, DX
+	DECQ BX
+	JNZ block
+	VMOVDQU X0, (DI)
+	RET
+
+// func decryptCBC(rounds int, keys, text *byte, blocks int, iv *byte)
+TEXT ·decryptCBC(SB), NOSPLIT, $0-40
+	MOVQ rounds+0(FP), CX
+	MOVQ keys+8(FP), AX
+	MOVQ text+16(FP), DX
+	MOVQ blocks+24(FP), BX
+	MOVQ iv+32(FP), DI
+	VMOVDQU (DI), X15 // the block before
+	MOVQ CX, SI
+	SHLQ $4, SI
+	ADDQ AX, SI // the last key
+	VMOVDQU (SI), X14
+	VMOVDQU (AX), X13
+	SUBQ $8, BX
+	JLT few
+eight:
+	VPXOR (DX), X13, X0
+	VPXOR 16(DX), X13, X1
+	VPXOR 32(DX), X13, X2
+	VPXOR 48(DX), X13, X3
+	VPXOR 64(DX), X13, X4
+	VPXOR 80(DX), X13, X5
+	VPXOR 96(DX), X13, X6
+	VPXOR 112(DX), X13, X7
+	LEAQ 16(AX), R8
+round:
+	VMOVDQU (R8), X12
+	VAESDEC X12, X0, X0
+	VAESDEC X12, X1, X1
+	VAESDEC X12, X2, X2
+	VAESDEC X12, X3, X3
+	VAESDEC X12, X4, X4
+	VAESDEC X12, X5, X5
+	VAESDEC X12, X6, X6
+	VAESDEC X12, X7, X7
+	ADDQ $16, R8
+	CMPQ R8, SI
+	JNE round
+	VAESDECLAST X14, X0, X0
+	VAESDECLAST X14, X1, X1
+	VAESDECLAST X14, X2, X2
+	VAESDECLAST X14, X3, X3
+	VAESDECLAST X14, X4, X4
+	VAESDECLAST X14, X5, X5
+	VAESDECLAST X14, X6, X6
+	VAESDECLAST X14, X7, X7
+	VPXOR X15, X0, X0
+	VPXOR (DX), X1, X1
+	VPXOR 16(DX), X2, X2
+	VPXOR 32(DX), X3, X3
+	VPXOR 48(DX), X4, X4
+	VPXOR 64(DX), X5, X5
+	VPXOR 80(DX), X6, X6
+	VPXOR 96(DX), X7, X7
+	VMOVDQU 112(DX), X15
+	VMOVDQU X0, (DX)
+	VMOVDQU X1, 16(DX)
+	VMOVDQU X2, 32(DX)
+	VMOVDQU X3, 48(DX)
+	VMOVDQU X4, 64(DX)
+	VMOVDQU X5, 80(DX)
+	VMOVDQU X6, 96(DX)
+	VMOVDQU X7, 112(DX)
+	ADDQ $128, DX
+	SUBQ $8, BX
+	JGE eight
+few:
+	ADDQ $8, BX
+	JZ done
+one:
+	VMOVDQU (DX), X1
+	VPXOR X1, X13, X0
+	LEAQ 16(AX), R8
+single:
+	VAESDEC (R8), X0, X0
+	ADDQ $16, R8
+	CMPQ R8, SI
+	JNE single
+	VAESDECLAST X14, X0, X0
+	VPXOR X15, X0, X0
+	VMOVDQU X0, (DX)
+	VMOVDQA X1, X15
+	ADDQ $16, DX
+	DECQ BX
+	JNZ one
+done:
+	VMOVDQU X15, (DI)
+	RET

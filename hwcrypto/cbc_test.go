@@ -1,0 +1,63 @@
+package hwcrypto
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"math/rand/v2"
+	"testing"
+)
+
+// Our own CBC is Go's, for every key length and number of blocks, from one packet to the next.
+func TestAESCBC(t *testing.T) {
+	noise := rand.NewChaCha8([32]byte{7})
+	for _, n := range []int{16, 24, 32} {
+		key := make([]byte, n)
+		noise.Read(key)
+		enc, dec, ok := newAESCBC(key)
+		if !ok {
+			t.Skip("this processor has none")
+		}
+		block, err := aes.NewCipher(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for blocks := range 41 {
+			iv, text := make([]byte, aes.BlockSize), make([]byte, blocks*aes.BlockSize)
+			noise.Read(iv)
+			noise.Read(text)
+			want := make([]byte, len(text))
+			cipher.NewCBCEncrypter(block, iv).CryptBlocks(want, text)
+			got := bytes.Clone(text)
+			enc.SetIV(iv)
+			half := blocks / 2 * aes.BlockSize
+			enc.CryptBlocks(got[:half], got[:half]) // what follows goes on where this ended
+			enc.CryptBlocks(got[half:], got[half:])
+			if !bytes.Equal(got, want) {
+				t.Fatalf("AES-%d, %d blocks: encrypted to %x, want %x", 8*n, blocks, got, want)
+			}
+			dec.SetIV(iv)
+			dec.CryptBlocks(got[:half], got[:half])
+			dec.CryptBlocks(got[half:], got[half:])
+			if !bytes.Equal(got, text) {
+				t.Fatalf("AES-%d, %d blocks: decrypted to %x, want %x", 8*n, blocks, got, text)
+			}
+		}
+	}
+}
+
+func BenchmarkAESCBC(b *testing.B) {
+	enc, dec, ok := newAESCBC(make([]byte, 16))
+	if !ok {
+		b.Skip("this processor has none")
+	}
+	for name, mode := range map[string]cbcMode{"encrypt": enc, "decrypt": dec} {
+		b.Run(name, func(b *testing.B) {
+			text := make([]byte, 1408)
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				mode.CryptBlocks(text, text)
+			}
+		})
+	}
+}
