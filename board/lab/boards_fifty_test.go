@@ -23,7 +23,7 @@ func TestBoardFifty(t *testing.T) {
 	server.login()
 	server.typed(strings.ReplaceAll(serverCommands[0], "192.168.100.50", "192.168.100.250"))
 	server.typed(serverCommands[1:]...)
-	server.restart()
+	server.restart(byInit)
 	idle := server.footprint()
 
 	var addresses []string

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"crypto/rand"
 	"fmt"
 	"net"
 	"os"
@@ -194,13 +195,18 @@ func (x *testBoard) log() string {
 	return out
 }
 
-// restart ends the daemon, which init starts again, and waits until what only the start needs has been given back.
-func (x *testBoard) restart() {
+// restart does what makes the daemon begin anew, and waits until what only the start needs has been given back.
+func (x *testBoard) restart(how string) {
 	x.t.Helper()
-	x.run(time.Minute, "old=$(daemon); kill $old")
-	x.wait(2*time.Minute, `{ now=$(daemon); [ "${now:-$old}" != "$old" ] && culvert console -e '/system identity print' >/dev/null 2>&1; }`)
+	mark := rand.Text()
+	x.run(answerTimeout, "logger "+mark+"; "+how)
+	x.wait(3*time.Minute, "logread | sed '1,/"+mark+"/d' | grep -q 'system,info started'")
+	x.wait(time.Minute, "culvert console -e '/system identity print' >/dev/null 2>&1")
 	x.run(time.Minute, "sleep 7")
 }
+
+// byInit is how the daemon restarts when it is ended.
+const byInit = "kill $(daemon)"
 
 // A footprint is what the daemon has of the board's memory, in kilobytes: all that is resident, and what of it is no file's.
 type footprint struct{ resident, anonymous int }
