@@ -94,7 +94,7 @@ func (p *Providers) turn(r *Result, t Transform) error {
 		}
 		const each = time.Duration(len(packets))
 		// The shortest of some: interrupts, and a cache that is cold at first, are not the provider's fault.
-		for begun, times := p.watch.clock(), 0; times < 2 || p.watch.clock()-begun < p.perPoint/rounds; times++ {
+		for begun, enough := p.watch.clock(), false; !enough; enough = p.watch.clock()-begun >= p.perPoint/rounds {
 			had, start := p.watch.processor(), p.watch.clock()
 			for _, b := range packets {
 				if err := t.Seal(b, 0); err != nil {
