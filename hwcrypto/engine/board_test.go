@@ -234,7 +234,7 @@ func TestBoardESP(t *testing.T) {
 					t.Fatalf("a new SA uses %s", got)
 				}
 				exchange(t, addrs[i], addrs[1-i], i == 0)
-			}, engineModules, virtioCrypto, cable, lab.Timeout(6*time.Minute))
+			}, engineModules, virtioCrypto, cable, lab.Timeout(13*time.Minute))
 		})
 	}
 }
@@ -285,7 +285,7 @@ func exchange(t *testing.T, local, remote netip.Addr, first bool) {
 		return b
 	}
 	// The other board may come much later, and the last answer may be lost: what is not answered is sent again.
-	deadline := time.Now().Add(5 * time.Minute)
+	deadline := time.Now().Add(12 * time.Minute)
 	start := time.Time{}
 	for i := 0; i < packets; {
 		if time.Now().After(deadline) {
