@@ -55,60 +55,77 @@ const (
 
 // action is a set of the actions of RFC 1661 section 4.4. They are carried out from the lowest bit to the highest, which
 // is an order that every cell of the table can live with.
-type action uint16
+type action uint32
 
 const (
-	tld action = 1 << iota // This-Layer-Down
-	irc                    // Initialize-Restart-Count
-	zrc                    // Zero-Restart-Count
-	scr                    // Send-Configure-Request
-	str                    // Send-Terminate-Request
-	sca                    // Send-Configure-Ack
-	scn                    // Send-Configure-Nak or -Reject
-	sta                    // Send-Terminate-Ack
-	scj                    // Send-Code-Reject
-	ser                    // Send-Echo-Reply
-	tlu                    // This-Layer-Up
-	tls                    // This-Layer-Started
-	tlf                    // This-Layer-Finished
+	tld action = 0x100 << iota // This-Layer-Down
+	irc                        // Initialize-Restart-Count
+	zrc                        // Zero-Restart-Count
+	scr                        // Send-Configure-Request
+	str                        // Send-Terminate-Request
+	sca                        // Send-Configure-Ack
+	scn                        // Send-Configure-Nak or -Reject
+	sta                        // Send-Terminate-Ack
+	scj                        // Send-Code-Reject
+	ser                        // Send-Echo-Reply
+	tlu                        // This-Layer-Up
+	tls                        // This-Layer-Started
+	tlf                        // This-Layer-Finished
 )
 
-type cell struct {
-	next  State
-	do    action
-	legal bool
-	note  byte // the footnote: r restart option, p passive option, x crossed connection
-}
+// cell is what an event leads to: actions, and below them whether the event can happen, the next state, and a footnote of
+// the RFC's. So the table is data of the program, which nothing has to build.
+type cell = action
 
-func to(next State, do action) cell               { return cell{next, do, true, 0} }
-func noted(next State, do action, note byte) cell { return cell{next, do, true, note} }
-func rfcRow(cells ...cell) (row [numStates]cell)  { copy(row[:], cells); return row }
+const (
+	legal     cell = 0x10
+	nextState cell = 0x0f
 
-var none cell // '-': the event cannot happen in this state, and is ignored
+	restart cell = 0x20 // footnote: restart option
+	passive cell = 0x40 // passive option
+	crossed cell = 0x80 // crossed connection
+
+	actions = ^cell(0xff)
+)
+
+// The cells without an action, and none ('-'): the event cannot happen in this state, and is ignored.
+const (
+	none = cell(0)
+	to0  = legal | cell(Initial)
+	to1  = legal | cell(Starting)
+	to2  = legal | cell(Closed)
+	to3  = legal | cell(Stopped)
+	to4  = legal | cell(Closing)
+	to5  = legal | cell(Stopping)
+	to6  = legal | cell(ReqSent)
+	to7  = legal | cell(AckRcvd)
+	to8  = legal | cell(AckSent)
+	to9  = legal | cell(Opened)
+)
 
 // table is the one of RFC 1661 section 4.1: a line per event, a column per state, both in the RFC's order.
 var table = [numEvents][numStates]cell{
-	evUp:    rfcRow(to(2, 0), to(6, irc|scr), none, none, none, none, none, none, none, none),
-	evDown:  rfcRow(none, none, to(0, 0), to(1, tls), to(0, 0), to(1, 0), to(1, 0), to(1, 0), to(1, 0), to(1, tld)),
-	evOpen:  rfcRow(to(1, tls), to(1, 0), to(6, irc|scr), noted(3, 0, 'r'), noted(5, 0, 'r'), noted(5, 0, 'r'), to(6, 0), to(7, 0), to(8, 0), noted(9, 0, 'r')),
-	evClose: rfcRow(to(0, 0), to(0, tlf), to(2, 0), to(2, 0), to(4, 0), to(4, 0), to(4, irc|str), to(4, irc|str), to(4, irc|str), to(4, tld|irc|str)),
+	evUp:    {to2, to6 | irc | scr, none, none, none, none, none, none, none, none},
+	evDown:  {none, none, to0, to1 | tls, to0, to1, to1, to1, to1, to1 | tld},
+	evOpen:  {to1 | tls, to1, to6 | irc | scr, to3 | restart, to5 | restart, to5 | restart, to6, to7, to8, to9 | restart},
+	evClose: {to0, to0 | tlf, to2, to2, to4, to4, to4 | irc | str, to4 | irc | str, to4 | irc | str, to4 | tld | irc | str},
 
-	evTOp: rfcRow(none, none, none, none, to(4, str), to(5, str), to(6, scr), to(6, scr), to(8, scr), none),
-	evTOm: rfcRow(none, none, none, none, to(2, tlf), to(3, tlf), noted(3, tlf, 'p'), noted(3, tlf, 'p'), noted(3, tlf, 'p'), none),
+	evTOp: {none, none, none, none, to4 | str, to5 | str, to6 | scr, to6 | scr, to8 | scr, none},
+	evTOm: {none, none, none, none, to2 | tlf, to3 | tlf, to3 | tlf | passive, to3 | tlf | passive, to3 | tlf | passive, none},
 
-	evRCRp: rfcRow(none, none, to(2, sta), to(8, irc|scr|sca), to(4, 0), to(5, 0), to(8, sca), to(9, sca|tlu), to(8, sca), to(8, tld|scr|sca)),
-	evRCRm: rfcRow(none, none, to(2, sta), to(6, irc|scr|scn), to(4, 0), to(5, 0), to(6, scn), to(7, scn), to(6, scn), to(6, tld|scr|scn)),
-	evRCA:  rfcRow(none, none, to(2, sta), to(3, sta), to(4, 0), to(5, 0), to(7, irc), noted(6, scr, 'x'), to(9, irc|tlu), noted(6, tld|scr, 'x')),
-	evRCN:  rfcRow(none, none, to(2, sta), to(3, sta), to(4, 0), to(5, 0), to(6, irc|scr), noted(6, scr, 'x'), to(8, irc|scr), noted(6, tld|scr, 'x')),
+	evRCRp: {none, none, to2 | sta, to8 | irc | scr | sca, to4, to5, to8 | sca, to9 | sca | tlu, to8 | sca, to8 | tld | scr | sca},
+	evRCRm: {none, none, to2 | sta, to6 | irc | scr | scn, to4, to5, to6 | scn, to7 | scn, to6 | scn, to6 | tld | scr | scn},
+	evRCA:  {none, none, to2 | sta, to3 | sta, to4, to5, to7 | irc, to6 | scr | crossed, to9 | irc | tlu, to6 | tld | scr | crossed},
+	evRCN:  {none, none, to2 | sta, to3 | sta, to4, to5, to6 | irc | scr, to6 | scr | crossed, to8 | irc | scr, to6 | tld | scr | crossed},
 
-	evRTR: rfcRow(none, none, to(2, sta), to(3, sta), to(4, sta), to(5, sta), to(6, sta), to(6, sta), to(6, sta), to(5, tld|zrc|sta)),
-	evRTA: rfcRow(none, none, to(2, 0), to(3, 0), to(2, tlf), to(3, tlf), to(6, 0), to(6, 0), to(8, 0), to(6, tld|scr)),
+	evRTR: {none, none, to2 | sta, to3 | sta, to4 | sta, to5 | sta, to6 | sta, to6 | sta, to6 | sta, to5 | tld | zrc | sta},
+	evRTA: {none, none, to2, to3, to2 | tlf, to3 | tlf, to6, to6, to8, to6 | tld | scr},
 
-	evRUC:  rfcRow(none, none, to(2, scj), to(3, scj), to(4, scj), to(5, scj), to(6, scj), to(7, scj), to(8, scj), to(9, scj)),
-	evRXJp: rfcRow(none, none, to(2, 0), to(3, 0), to(4, 0), to(5, 0), to(6, 0), to(6, 0), to(8, 0), to(9, 0)),
-	evRXJm: rfcRow(none, none, to(2, tlf), to(3, tlf), to(2, tlf), to(3, tlf), to(3, tlf), to(3, tlf), to(3, tlf), to(5, tld|irc|str)),
+	evRUC:  {none, none, to2 | scj, to3 | scj, to4 | scj, to5 | scj, to6 | scj, to7 | scj, to8 | scj, to9 | scj},
+	evRXJp: {none, none, to2, to3, to4, to5, to6, to6, to8, to9},
+	evRXJm: {none, none, to2 | tlf, to3 | tlf, to2 | tlf, to3 | tlf, to3 | tlf, to3 | tlf, to3 | tlf, to5 | tld | irc | str},
 
-	evRXR: rfcRow(none, none, to(2, 0), to(3, 0), to(4, 0), to(5, 0), to(6, 0), to(7, 0), to(8, 0), to(9, ser)),
+	evRXR: {none, none, to2, to3, to4, to5, to6, to7, to8, to9 | ser},
 }
 
 // performer carries out what the automaton decides.
@@ -136,12 +153,12 @@ type automaton struct {
 // handle moves the automaton. The state changes before the actions, so that what they call sees the new one.
 func (a *automaton) handle(now time.Time, e event) {
 	cl := table[e][a.state]
-	if !cl.legal {
+	if cl&legal == 0 {
 		return
 	}
-	a.state = cl.next
-	do := cl.do
-	if cl.note == 'p' && a.passive {
+	a.state = State(cl & nextState)
+	do := cl & actions
+	if cl&passive != 0 && a.passive {
 		do &^= tlf
 	}
 	if a.state < Closing || a.state == Opened {
@@ -171,7 +188,7 @@ func (a *automaton) handle(now time.Time, e event) {
 			a.owner.perform(bit)
 		}
 	}
-	if cl.note == 'r' && a.restartable {
+	if cl&restart != 0 && a.restartable {
 		a.handle(now, evDown)
 		a.handle(now, evUp)
 	}

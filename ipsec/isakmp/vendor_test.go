@@ -3,6 +3,7 @@ package isakmp
 import (
 	"bytes"
 	"crypto/md5"
+	"strings"
 	"testing"
 )
 
@@ -18,22 +19,26 @@ func TestVendorTable(t *testing.T) {
 			t.Errorf("%s is taken for %+v, %v", v.name, got, ok)
 		}
 		for _, w := range vendors {
-			if w.id != v.id && bytes.HasPrefix(w.prefix, v.prefix) {
+			if w.id != v.id && strings.HasPrefix(w.prefix, v.prefix) {
 				t.Errorf("%s begins like %s", w.name, v.name)
 			}
 		}
+		prefix := fromHex(v.prefix)
+		if len(prefix) > min(v.min, longestVendor) {
+			t.Errorf("%s is too long", v.name)
+		}
 		for n := range v.min {
-			if got, ok := IdentifyVendor(v.prefix[:min(n, len(v.prefix))]); ok && n < len(v.prefix) {
+			if got, ok := IdentifyVendor(prefix[:min(n, len(prefix))]); ok && n < len(prefix) {
 				t.Errorf("%d octets of %s are taken for %s", n, v.name, got.Name)
 			}
 		}
-		if v.max == len(v.prefix) {
-			if got, ok := IdentifyVendor(append(bytes.Clone(v.prefix), 0)); ok {
+		if v.max == len(prefix) {
+			if got, ok := IdentifyVendor(append(prefix, 0)); ok {
 				t.Errorf("%s and one octet more is taken for %s", v.name, got.Name)
 			}
 		}
 		p.Body[0] ^= 0xff
-		if v.send[0] == p.Body[0] {
+		if v.id.Payload().Body[0] == p.Body[0] {
 			t.Errorf("%s: Payload hands out the table", v.name)
 		}
 	}
@@ -71,8 +76,8 @@ func TestVendorHashes(t *testing.T) {
 		VendorStenberg01:     "draft-stenberg-ipsec-nat-traversal-01",
 		VendorStenberg02:     "draft-stenberg-ipsec-nat-traversal-02",
 	} {
-		if sum := md5.Sum([]byte(text)); !bytes.Equal(sum[:], id.row().prefix) {
-			t.Errorf("%s: the table has %x, the text hashes to %x", id, id.row().prefix, sum)
+		if sum := md5.Sum([]byte(text)); !bytes.Equal(sum[:], fromHex(id.row().prefix)) {
+			t.Errorf("%s: the table has %s, the text hashes to %x", id, id.row().prefix, sum)
 		}
 	}
 }
