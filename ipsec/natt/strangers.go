@@ -25,7 +25,7 @@ type Message struct {
 }
 
 const (
-	batchFirst = 32        // first messages taken from the kernel at once, and answers given to it
+	batchFirst = 16        // first messages taken from the kernel at once, and answers given to it
 	maxFirst   = 4 << 10   // octets of a first message
 	cookieAt   = 8         // where the responder cookie is
 	firstQueue = 512 << 10 // octets of them that may wait in the kernel, by its own count twice as many
