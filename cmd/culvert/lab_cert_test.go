@@ -86,14 +86,6 @@ func (s *shop) deliver(n *lab.Node, prefix string, names ...string) {
 	}
 }
 
-// dropFragments makes a router lose every fragment of an IPv4 packet but the first.
-func dropFragments(n *lab.Node) {
-	if n.Command(context.Background(), "nft", "add table ip lab-fragments; add chain ip lab-fragments forward { type filter hook forward priority 0; }; "+
-		"add rule ip lab-fragments forward ip frag-off & 0x1fff != 0 drop").Run() != nil { // Debian's user-mode 6.1
-		n.Run("iptables-legacy", "-A", "FORWARD", "-f", "-j", "DROP")
-	}
-}
-
 // pieces counts those of IKE messages, to the server and from it.
 func pieces(packets []lab.Packet) (to, from int) {
 	for _, p := range packets {
@@ -157,7 +149,7 @@ func TestLabCertificates(t *testing.T) {
 		// A narrow line that loses fragments of IP: the long messages have to be cut by IKE itself.
 		r.internet.IP("link set client2 mtu 1200")
 		clients["chain"].IP("link set eth0 mtu 1200")
-		dropFragments(r.internet)
+		r.internet.NFT("table ip lab-fragments { chain forward { type filter hook forward priority 0; ip frag-off & 0x1fff != 0 drop; }; }")
 		wire := r.internet.Capture("client2", func(p lab.Packet) bool { return p.IKE() })
 		for _, name := range []string{"alice", "chain", "erna", "hidden", "with key"} {
 			c := clients[name]

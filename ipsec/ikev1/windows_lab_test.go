@@ -150,9 +150,6 @@ func TestLabWindows(t *testing.T) {
 			nodes = append(nodes, nat.Host(fmt.Sprintf("hidden%d", i+1), fmt.Sprintf("10.0.0.%d", i+1)))
 		}
 		for _, path := range []string{"kernel", "userspace"} {
-			if path == "kernel" && l.Kernel() == "6.1" {
-				continue // without nf_tables it cannot tell them apart
-			}
 			t.Run(path, func(t *testing.T) {
 				config := "[system]\nidentity = \"lab\"\ndata-path = \"" + path + "\"\n[ip.pool.vpn]\nranges = [\"192.168.99.2-192.168.99.99\"]\n" +
 					"[ppp.profile.vpn]\nlocal-address = \"192.168.99.1\"\nremote-address = \"vpn\"\n" +
