@@ -176,44 +176,57 @@ func sweep() {
 }
 
 // slot waits until fewer guests run on this machine, in whatever process, than it has processors (at least two).
-// With all set it waits until none does.
+// With all set it waits until none does. One process at a time waits for slots, the others wait for its place: so one that
+// needs all of them gets them as those that run now end.
 func slot(ctx context.Context, all bool) (release func(), err error) {
-	n := max(2, runtime.NumCPU())
-	var files []*os.File
-	closeAll := func() {
-		for _, f := range files {
+	turn, err := lockFile("turn")
+	if err != nil {
+		return nil, err
+	}
+	defer turn.Close()
+	var slots []*os.File
+	release = func() {
+		for _, f := range slots {
 			f.Close()
 		}
 	}
-	for i := range n {
-		name := filepath.Join(os.TempDir(), fmt.Sprintf("culvert-lab-slot-%d-%d", os.Getuid(), i))
-		f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	for i := range max(2, runtime.NumCPU()) {
+		f, err := lockFile(strconv.Itoa(i))
 		if err != nil {
-			closeAll()
+			release()
 			return nil, err
 		}
-		files = append(files, f)
+		slots = append(slots, f)
 	}
-	held := 0
-	for {
-		for _, f := range files[held:] {
-			if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+	for mine, held := false, 0; ; {
+		mine = mine || tryLock(turn)
+		for _, f := range slots[held:] {
+			if !mine || !tryLock(f) {
 				if all {
-					break // in order, so that two that want all cannot wait for each other
+					break // in order: those held are the first
 				}
 				continue
 			}
-			if held++; !all || held == len(files) {
-				return closeAll, nil
+			if held++; !all || held == len(slots) {
+				return release, nil
 			}
 		}
 		select {
 		case <-ctx.Done():
-			closeAll()
+			release()
 			return nil, fmt.Errorf("wait for another guest to end: %w", ctx.Err())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+func lockFile(name string) (*os.File, error) {
+	name = filepath.Join(os.TempDir(), fmt.Sprintf("culvert-lab-slot-%d-%s", os.Getuid(), name))
+	return os.OpenFile(name, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+}
+
+func tryLock(f *os.File) bool {
+	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
 }
 
 // tail keeps the last max lines written to it.
