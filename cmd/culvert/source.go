@@ -8,6 +8,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -18,7 +19,6 @@ import (
 	"culvert/cmd/culvert/internal/logring"
 	"culvert/ipsec"
 	"culvert/ipsec/ikev1"
-	"culvert/l2tp"
 	"culvert/ppp"
 )
 
@@ -272,7 +272,9 @@ func (s source) IPsecStatistics() (rows []console.Counter) {
 			rows = append(rows, console.Counter{Name: "ike-drop-" + name, Value: ike.Drops[name]})
 		}
 		tunnels := s.d.l2tp.Snapshot(now)
-		for _, why := range slices.SortedFunc(maps.Keys(tunnels.Drops), func(a, b l2tp.Drop) int { return cmp.Compare(a, b) }) {
+		whys := slices.Collect(maps.Keys(tunnels.Drops))
+		sort.Slice(whys, func(i, j int) bool { return whys[i] < whys[j] })
+		for _, why := range whys {
 			if n := tunnels.Drops[why]; n > 0 {
 				rows = append(rows, console.Counter{Name: "l2tp-drop-" + strings.ReplaceAll(why.String(), " ", "-"), Value: n})
 			}

@@ -2,9 +2,11 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 
@@ -240,11 +242,9 @@ func (t *table) builtin(names ...string) {
 // names are the keys of a table in the order of the file.
 func (t *table) names() []string {
 	names := slices.Collect(maps.Keys(t.m))
-	slices.SortFunc(names, func(a, b string) int {
-		if d := t.line(a) - t.line(b); d != 0 {
-			return d
-		}
-		return strings.Compare(a, b)
+	sort.Slice(names, func(i, j int) bool {
+		a, b := names[i], names[j]
+		return cmp.Or(t.line(a)-t.line(b), strings.Compare(a, b)) < 0
 	})
 	return names
 }
