@@ -125,24 +125,32 @@ const (
 // Space is one number space of attributes; Phase1 and Phase2 are the two.
 type Space struct {
 	name  string
-	infos map[uint16]attributeInfo
+	infos []attributeInfo // by type
 }
 
 type attributeInfo struct {
 	name   string
 	kind   Kind
-	values map[uint64]string // nil: the value is a plain number
+	values names[uint64] // nil: the value is a plain number
+}
+
+// info is what is known of an attribute type: nothing, kind 0, for unknown ones.
+func (s *Space) info(t uint16) attributeInfo {
+	if int(t) < len(s.infos) {
+		return s.infos[t]
+	}
+	return attributeInfo{}
 }
 
 // Kind returns the form of an attribute type, 0 for unknown types.
-func (s *Space) Kind(t uint16) Kind { return s.infos[t].kind }
+func (s *Space) Kind(t uint16) Kind { return s.info(t).kind }
 
 // Known says whether a type is in the table.
-func (s *Space) Known(t uint16) bool { return s.infos[t].kind != 0 }
+func (s *Space) Known(t uint16) bool { return s.info(t).kind != 0 }
 
 // TypeName names an attribute type.
 func (s *Space) TypeName(t uint16) string {
-	if info, ok := s.infos[t]; ok {
+	if info := s.info(t); info.kind != 0 {
 		return info.name
 	}
 	return fmt.Sprintf("%s attribute %d", s.name, t)
@@ -150,7 +158,7 @@ func (s *Space) TypeName(t uint16) string {
 
 // ValueName names a value of an attribute type.
 func (s *Space) ValueName(t uint16, v uint64) string {
-	if n, ok := s.infos[t].values[v]; ok {
+	if n, ok := s.info(t).values.find(v); ok {
 		return n
 	}
 	return fmt.Sprint(v)

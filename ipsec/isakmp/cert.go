@@ -16,10 +16,10 @@ const (
 	CertX509Attribute   CertEncoding = 10
 )
 
-var certEncodingNames = map[CertEncoding]string{
-	CertPKCS7: "PKCS #7", CertPGP: "PGP", CertDNSKey: "DNS key", CertX509Signature: "X.509 signature",
-	CertX509KeyExchange: "X.509 key exchange", CertKerberos: "Kerberos", CertCRL: "CRL", CertARL: "ARL", CertSPKI: "SPKI",
-	CertX509Attribute: "X.509 attribute",
+var certEncodingNames = names[CertEncoding]{
+	{CertPKCS7, "PKCS #7"}, {CertPGP, "PGP"}, {CertDNSKey, "DNS key"}, {CertX509Signature, "X.509 signature"},
+	{CertX509KeyExchange, "X.509 key exchange"}, {CertKerberos, "Kerberos"}, {CertCRL, "CRL"}, {CertARL, "ARL"}, {CertSPKI, "SPKI"},
+	{CertX509Attribute, "X.509 attribute"},
 }
 
 func (c CertEncoding) String() string { return name(certEncodingNames, c, "certificate encoding") }

@@ -35,9 +35,9 @@ const (
 	NewGroup           Exchange = 33
 )
 
-var exchangeNames = map[Exchange]string{
-	Base: "base", Main: "main", AuthenticationOnly: "authentication only", Aggressive: "aggressive",
-	Informational: "informational", Transaction: "transaction", Quick: "quick", NewGroup: "new group",
+var exchangeNames = names[Exchange]{
+	{Base, "base"}, {Main, "main"}, {AuthenticationOnly, "authentication only"}, {Aggressive, "aggressive"},
+	{Informational, "informational"}, {Transaction, "transaction"}, {Quick, "quick"}, {NewGroup, "new group"},
 }
 
 func (x Exchange) String() string { return name(exchangeNames, x, "exchange") }
@@ -119,12 +119,26 @@ func SetLength(msg []byte) {
 	binary.BigEndian.PutUint32(msg[24:HeaderLen], uint32(len(msg)))
 }
 
+type number interface{ ~uint8 | ~uint16 | ~uint64 }
+
+// names are those of numbers. A map would have to be built at the start; this is data of the program.
+type names[K number] []struct {
+	number K
+	name   string
+}
+
+func (n names[K]) find(k K) (string, bool) {
+	for i := range n {
+		if n[i].number == k {
+			return n[i].name, true
+		}
+	}
+	return "", false
+}
+
 // name looks a number up in its table; numbers without a name show as "kind N".
-func name[K interface {
-	comparable
-	~uint8 | ~uint16 | ~uint64
-}](names map[K]string, k K, kind string) string {
-	if s, ok := names[k]; ok {
+func name[K number](n names[K], k K, kind string) string {
+	if s, ok := n.find(k); ok {
 		return s
 	}
 	return fmt.Sprintf("%s %d", kind, uint64(k))

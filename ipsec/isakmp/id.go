@@ -25,16 +25,23 @@ const (
 	IDKeyID      IDType = 11
 )
 
-var idTypeNames = map[IDType]string{
-	IDIPv4: "ipv4", IDFQDN: "fqdn", IDUserFQDN: "user-fqdn", IDIPv4Subnet: "ipv4-subnet", IDIPv6: "ipv6",
-	IDIPv6Subnet: "ipv6-subnet", IDIPv4Range: "ipv4-range", IDIPv6Range: "ipv6-range", IDDERASN1DN: "dn",
-	IDDERASN1GN: "gn", IDKeyID: "key-id",
+var idTypeNames = names[IDType]{
+	{IDIPv4, "ipv4"}, {IDFQDN, "fqdn"}, {IDUserFQDN, "user-fqdn"}, {IDIPv4Subnet, "ipv4-subnet"}, {IDIPv6, "ipv6"},
+	{IDIPv6Subnet, "ipv6-subnet"}, {IDIPv4Range, "ipv4-range"}, {IDIPv6Range, "ipv6-range"}, {IDDERASN1DN, "dn"},
+	{IDDERASN1GN, "gn"}, {IDKeyID, "key-id"},
 }
 
 func (t IDType) String() string { return name(idTypeNames, t, "id type") }
 
 // idLengths are the data lengths of the types that have a fixed one.
-var idLengths = map[IDType]int{IDIPv4: 4, IDIPv4Subnet: 8, IDIPv4Range: 8, IDIPv6: 16, IDIPv6Subnet: 32, IDIPv6Range: 32}
+var idLengths = [...]int{IDIPv4: 4, IDIPv4Subnet: 8, IDIPv4Range: 8, IDIPv6: 16, IDIPv6Subnet: 32, IDIPv6Range: 32}
+
+func (t IDType) length() int {
+	if int(t) < len(idLengths) {
+		return idLengths[t]
+	}
+	return 0
+}
 
 // ID is the body of an identification payload (RFC 2407 section 4.6.2). In phase 1 protocol and port are 0/0 or 17/500,
 // though peers send others; in phase 2 they are the selector, a zero meaning any.
@@ -54,7 +61,7 @@ func ParseID(body []byte) (ID, error) {
 	if id.Type == 0 {
 		return ID{}, &Error{Payload: PayloadID, Problem: "type", Have: 0, Want: -1, Notify: InvalidIDInformation}
 	}
-	if want, ok := idLengths[id.Type]; ok && len(id.Data) != want {
+	if want := id.Type.length(); want != 0 && len(id.Data) != want {
 		return ID{}, &Error{Payload: PayloadID, Problem: id.Type.String() + " data length", Have: len(id.Data), Want: want, Notify: InvalidIDInformation}
 	}
 	if len(id.Data) == 0 {

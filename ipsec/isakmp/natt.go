@@ -14,7 +14,7 @@ func ParseNATOA(body []byte) (netip.Addr, error) {
 	}
 	a, ok := addrOf(t == IDIPv4, body[4:])
 	if !ok || t == IDIPv6 && len(body) != 20 {
-		return netip.Addr{}, malformed(PayloadNATOA, t.String()+" address length", len(body)-4, idLengths[t])
+		return netip.Addr{}, malformed(PayloadNATOA, t.String()+" address length", len(body)-4, t.length())
 	}
 	return a, nil
 }

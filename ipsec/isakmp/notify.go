@@ -49,23 +49,23 @@ const (
 	NotifyRUThereAck NotifyType = 36137
 )
 
-var notifyNames = map[NotifyType]string{
-	InvalidPayloadType: "INVALID-PAYLOAD-TYPE", DOINotSupported: "DOI-NOT-SUPPORTED",
-	SituationNotSupported: "SITUATION-NOT-SUPPORTED", InvalidCookie: "INVALID-COOKIE",
-	InvalidMajorVersion: "INVALID-MAJOR-VERSION", InvalidMinorVersion: "INVALID-MINOR-VERSION",
-	InvalidExchangeType: "INVALID-EXCHANGE-TYPE", InvalidFlags: "INVALID-FLAGS", InvalidMessageID: "INVALID-MESSAGE-ID",
-	InvalidProtocolID: "INVALID-PROTOCOL-ID", InvalidSPI: "INVALID-SPI", InvalidTransformID: "INVALID-TRANSFORM-ID",
-	AttributesNotSupported: "ATTRIBUTES-NOT-SUPPORTED", NoProposalChosen: "NO-PROPOSAL-CHOSEN",
-	BadProposalSyntax: "BAD-PROPOSAL-SYNTAX", PayloadMalformed: "PAYLOAD-MALFORMED",
-	InvalidKeyInformation: "INVALID-KEY-INFORMATION", InvalidIDInformation: "INVALID-ID-INFORMATION",
-	InvalidCertEncoding: "INVALID-CERT-ENCODING", InvalidCertificate: "INVALID-CERTIFICATE",
-	CertTypeUnsupported: "CERT-TYPE-UNSUPPORTED", InvalidCertAuthority: "INVALID-CERT-AUTHORITY",
-	InvalidHashInformation: "INVALID-HASH-INFORMATION", AuthenticationFailed: "AUTHENTICATION-FAILED",
-	InvalidSignature: "INVALID-SIGNATURE", AddressNotification: "ADDRESS-NOTIFICATION",
-	NotifySALifetime: "NOTIFY-SA-LIFETIME", CertificateUnavailable: "CERTIFICATE-UNAVAILABLE",
-	UnsupportedExchangeType: "UNSUPPORTED-EXCHANGE-TYPE", UnequalPayloadLengths: "UNEQUAL-PAYLOAD-LENGTHS",
-	NotifyConnected: "CONNECTED", NotifyResponderLifetime: "RESPONDER-LIFETIME", NotifyReplayStatus: "REPLAY-STATUS",
-	NotifyInitialContact: "INITIAL-CONTACT", NotifyRUThere: "R-U-THERE", NotifyRUThereAck: "R-U-THERE-ACK",
+var notifyNames = names[NotifyType]{
+	{InvalidPayloadType, "INVALID-PAYLOAD-TYPE"}, {DOINotSupported, "DOI-NOT-SUPPORTED"},
+	{SituationNotSupported, "SITUATION-NOT-SUPPORTED"}, {InvalidCookie, "INVALID-COOKIE"},
+	{InvalidMajorVersion, "INVALID-MAJOR-VERSION"}, {InvalidMinorVersion, "INVALID-MINOR-VERSION"},
+	{InvalidExchangeType, "INVALID-EXCHANGE-TYPE"}, {InvalidFlags, "INVALID-FLAGS"}, {InvalidMessageID, "INVALID-MESSAGE-ID"},
+	{InvalidProtocolID, "INVALID-PROTOCOL-ID"}, {InvalidSPI, "INVALID-SPI"}, {InvalidTransformID, "INVALID-TRANSFORM-ID"},
+	{AttributesNotSupported, "ATTRIBUTES-NOT-SUPPORTED"}, {NoProposalChosen, "NO-PROPOSAL-CHOSEN"},
+	{BadProposalSyntax, "BAD-PROPOSAL-SYNTAX"}, {PayloadMalformed, "PAYLOAD-MALFORMED"},
+	{InvalidKeyInformation, "INVALID-KEY-INFORMATION"}, {InvalidIDInformation, "INVALID-ID-INFORMATION"},
+	{InvalidCertEncoding, "INVALID-CERT-ENCODING"}, {InvalidCertificate, "INVALID-CERTIFICATE"},
+	{CertTypeUnsupported, "CERT-TYPE-UNSUPPORTED"}, {InvalidCertAuthority, "INVALID-CERT-AUTHORITY"},
+	{InvalidHashInformation, "INVALID-HASH-INFORMATION"}, {AuthenticationFailed, "AUTHENTICATION-FAILED"},
+	{InvalidSignature, "INVALID-SIGNATURE"}, {AddressNotification, "ADDRESS-NOTIFICATION"},
+	{NotifySALifetime, "NOTIFY-SA-LIFETIME"}, {CertificateUnavailable, "CERTIFICATE-UNAVAILABLE"},
+	{UnsupportedExchangeType, "UNSUPPORTED-EXCHANGE-TYPE"}, {UnequalPayloadLengths, "UNEQUAL-PAYLOAD-LENGTHS"},
+	{NotifyConnected, "CONNECTED"}, {NotifyResponderLifetime, "RESPONDER-LIFETIME"}, {NotifyReplayStatus, "REPLAY-STATUS"},
+	{NotifyInitialContact, "INITIAL-CONTACT"}, {NotifyRUThere, "R-U-THERE"}, {NotifyRUThereAck, "R-U-THERE-ACK"},
 }
 
 func (t NotifyType) String() string { return name(notifyNames, t, "notify") }

@@ -33,13 +33,13 @@ const (
 	PayloadFragment    PayloadType = 132 // [MS-IKEE]
 )
 
-var payloadNames = map[PayloadType]string{
-	PayloadNone: "none", PayloadSA: "SA", PayloadProposal: "proposal", PayloadTransform: "transform", PayloadKE: "KE",
-	PayloadID: "ID", PayloadCert: "CERT", PayloadCertRequest: "CERTREQ", PayloadHash: "HASH", PayloadSignature: "SIG",
-	PayloadNonce: "nonce", PayloadNotify: "notify", PayloadDelete: "delete", PayloadVendor: "vendor id",
-	PayloadAttributes: "attributes", PayloadSAK: "SAK", PayloadSAT: "SAT", PayloadKD: "KD", PayloadSEQ: "SEQ",
-	PayloadPOP: "POP", PayloadNATD: "NAT-D", PayloadNATOA: "NAT-OA", PayloadNATDDraft: "NAT-D (draft)",
-	PayloadNATOADraft: "NAT-OA (draft)", PayloadFragment: "fragment",
+var payloadNames = names[PayloadType]{
+	{PayloadNone, "none"}, {PayloadSA, "SA"}, {PayloadProposal, "proposal"}, {PayloadTransform, "transform"}, {PayloadKE, "KE"},
+	{PayloadID, "ID"}, {PayloadCert, "CERT"}, {PayloadCertRequest, "CERTREQ"}, {PayloadHash, "HASH"}, {PayloadSignature, "SIG"},
+	{PayloadNonce, "nonce"}, {PayloadNotify, "notify"}, {PayloadDelete, "delete"}, {PayloadVendor, "vendor id"},
+	{PayloadAttributes, "attributes"}, {PayloadSAK, "SAK"}, {PayloadSAT, "SAT"}, {PayloadKD, "KD"}, {PayloadSEQ, "SEQ"},
+	{PayloadPOP, "POP"}, {PayloadNATD, "NAT-D"}, {PayloadNATOA, "NAT-OA"}, {PayloadNATDDraft, "NAT-D (draft)"},
+	{PayloadNATOADraft, "NAT-OA (draft)"}, {PayloadFragment, "fragment"},
 }
 
 func (t PayloadType) String() string { return name(payloadNames, t, "type") }

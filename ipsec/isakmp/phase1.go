@@ -87,33 +87,33 @@ const (
 	LifeKilobytes = 2
 )
 
-var groupNames = map[uint64]string{
-	GroupMODP768: "modp768", GroupMODP1024: "modp1024", GroupEC2N155: "ec2n155", GroupEC2N185: "ec2n185",
-	GroupMODP1536: "modp1536", GroupMODP2048: "modp2048", GroupMODP3072: "modp3072", GroupMODP4096: "modp4096",
-	GroupMODP6144: "modp6144", GroupMODP8192: "modp8192", GroupECP256: "ecp256", GroupECP384: "ecp384",
-	GroupECP521: "ecp521", 22: "modp1024s160", 23: "modp2048s224", 24: "modp2048s256", 25: "ecp192", 26: "ecp224",
-	GroupX25519: "x25519", 32: "x448",
+var groupNames = names[uint64]{
+	{GroupMODP768, "modp768"}, {GroupMODP1024, "modp1024"}, {GroupEC2N155, "ec2n155"}, {GroupEC2N185, "ec2n185"},
+	{GroupMODP1536, "modp1536"}, {GroupMODP2048, "modp2048"}, {GroupMODP3072, "modp3072"}, {GroupMODP4096, "modp4096"},
+	{GroupMODP6144, "modp6144"}, {GroupMODP8192, "modp8192"}, {GroupECP256, "ecp256"}, {GroupECP384, "ecp384"},
+	{GroupECP521, "ecp521"}, {22, "modp1024s160"}, {23, "modp2048s224"}, {24, "modp2048s256"}, {25, "ecp192"}, {26, "ecp224"},
+	{GroupX25519, "x25519"}, {32, "x448"},
 }
 
-var lifeNames = map[uint64]string{LifeSeconds: "seconds", LifeKilobytes: "kilobytes"}
+var lifeNames = names[uint64]{{LifeSeconds, "seconds"}, {LifeKilobytes, "kilobytes"}}
 
 // Phase1 is the attribute space of protocol ISAKMP.
-var Phase1 = &Space{name: "phase 1", infos: map[uint16]attributeInfo{
-	P1Encryption: {"encryption", KindBasic, map[uint64]string{
-		EncDES: "des-cbc", EncIDEA: "idea-cbc", EncBlowfish: "blowfish-cbc", EncRC5: "rc5-cbc", Enc3DES: "3des-cbc",
-		EncCAST: "cast-cbc", EncAES: "aes-cbc", EncCamellia: "camellia-cbc",
+var Phase1 = &Space{name: "phase 1", infos: []attributeInfo{
+	P1Encryption: {"encryption", KindBasic, names[uint64]{
+		{EncDES, "des-cbc"}, {EncIDEA, "idea-cbc"}, {EncBlowfish, "blowfish-cbc"}, {EncRC5, "rc5-cbc"}, {Enc3DES, "3des-cbc"},
+		{EncCAST, "cast-cbc"}, {EncAES, "aes-cbc"}, {EncCamellia, "camellia-cbc"},
 	}},
-	P1Hash: {"hash", KindBasic, map[uint64]string{
-		HashMD5: "md5", HashSHA1: "sha1", HashTiger: "tiger", HashSHA256: "sha256", HashSHA384: "sha384", HashSHA512: "sha512",
+	P1Hash: {"hash", KindBasic, names[uint64]{
+		{HashMD5, "md5"}, {HashSHA1, "sha1"}, {HashTiger, "tiger"}, {HashSHA256, "sha256"}, {HashSHA384, "sha384"}, {HashSHA512, "sha512"},
 	}},
-	P1AuthMethod: {"auth", KindBasic, map[uint64]string{
-		MethodPSK: "psk", MethodDSS: "dss", MethodRSA: "rsa", MethodRSAEnc: "rsa-enc", MethodRSARevEnc: "rsa-rev-enc",
-		MethodECDSA256: "ecdsa-256", MethodECDSA384: "ecdsa-384", MethodECDSA521: "ecdsa-521", MethodHybridRSA: "hybrid-rsa",
-		MethodXAUTHInitPSK: "xauth-psk", MethodXAUTHRespPSK: "xauth-resp-psk",
-		MethodXAUTHInitRSA: "xauth-rsa", MethodXAUTHRespRSA: "xauth-resp-rsa",
+	P1AuthMethod: {"auth", KindBasic, names[uint64]{
+		{MethodPSK, "psk"}, {MethodDSS, "dss"}, {MethodRSA, "rsa"}, {MethodRSAEnc, "rsa-enc"}, {MethodRSARevEnc, "rsa-rev-enc"},
+		{MethodECDSA256, "ecdsa-256"}, {MethodECDSA384, "ecdsa-384"}, {MethodECDSA521, "ecdsa-521"}, {MethodHybridRSA, "hybrid-rsa"},
+		{MethodXAUTHInitPSK, "xauth-psk"}, {MethodXAUTHRespPSK, "xauth-resp-psk"},
+		{MethodXAUTHInitRSA, "xauth-rsa"}, {MethodXAUTHRespRSA, "xauth-resp-rsa"},
 	}},
 	P1Group:        {"group", KindBasic, groupNames},
-	P1GroupType:    {"group-type", KindBasic, map[uint64]string{1: "modp", 2: "ecp", 3: "ec2n"}},
+	P1GroupType:    {"group-type", KindBasic, names[uint64]{{1, "modp"}, {2, "ecp"}, {3, "ec2n"}}},
 	P1GroupPrime:   {"group-prime", KindVariable, nil},
 	P1GroupGenOne:  {"group-generator-one", KindVariable, nil},
 	P1GroupGenTwo:  {"group-generator-two", KindVariable, nil},

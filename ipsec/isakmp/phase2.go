@@ -72,35 +72,35 @@ const (
 	ESPChaCha20Poly1305 = 250
 )
 
-var espNames = map[uint64]string{
-	ESPDESIV64: "des-iv64", ESPDES: "des", ESP3DES: "3des", ESPRC5: "rc5", ESPIDEA: "idea", ESPCAST: "cast",
-	ESPBlowfish: "blowfish", ESP3IDEA: "3idea", ESPDESIV32: "des-iv32", ESPRC4: "rc4", ESPNull: "null",
-	ESPAES: "aes-cbc", ESPAESCTR: "aes-ctr", ESPAESCCM8: "aes-ccm-8", ESPAESCCM12: "aes-ccm-12", ESPAESCCM16: "aes-ccm-16",
-	ESPAESGCM8: "aes-gcm-8", ESPAESGCM12: "aes-gcm-12", ESPAESGCM16: "aes-gcm-16", ESPCamellia: "camellia-cbc",
-	ESPNullAESGMAC: "null-aes-gmac", ESPChaCha20Poly1305: "chacha20-poly1305",
+var espNames = names[uint64]{
+	{ESPDESIV64, "des-iv64"}, {ESPDES, "des"}, {ESP3DES, "3des"}, {ESPRC5, "rc5"}, {ESPIDEA, "idea"}, {ESPCAST, "cast"},
+	{ESPBlowfish, "blowfish"}, {ESP3IDEA, "3idea"}, {ESPDESIV32, "des-iv32"}, {ESPRC4, "rc4"}, {ESPNull, "null"},
+	{ESPAES, "aes-cbc"}, {ESPAESCTR, "aes-ctr"}, {ESPAESCCM8, "aes-ccm-8"}, {ESPAESCCM12, "aes-ccm-12"}, {ESPAESCCM16, "aes-ccm-16"},
+	{ESPAESGCM8, "aes-gcm-8"}, {ESPAESGCM12, "aes-gcm-12"}, {ESPAESGCM16, "aes-gcm-16"}, {ESPCamellia, "camellia-cbc"},
+	{ESPNullAESGMAC, "null-aes-gmac"}, {ESPChaCha20Poly1305, "chacha20-poly1305"},
 }
 
 // Phase2 is the attribute space of AH, ESP and IPCOMP.
-var Phase2 = &Space{name: "phase 2", infos: map[uint16]attributeInfo{
+var Phase2 = &Space{name: "phase 2", infos: []attributeInfo{
 	P2LifeType:     {"life-type", KindBasic, lifeNames},
 	P2LifeDuration: {"life-duration", KindVariable, nil},
 	P2Group:        {"group", KindBasic, groupNames},
-	P2Encap: {"encapsulation", KindBasic, map[uint64]string{
-		EncapTunnel: "tunnel", EncapTransport: "transport", EncapUDPTunnel: "udp-tunnel", EncapUDPTransport: "udp-transport",
-		EncapUDPTunnelDraft: "udp-tunnel-draft", EncapUDPTransportDraft: "udp-transport-draft",
+	P2Encap: {"encapsulation", KindBasic, names[uint64]{
+		{EncapTunnel, "tunnel"}, {EncapTransport, "transport"}, {EncapUDPTunnel, "udp-tunnel"}, {EncapUDPTransport, "udp-transport"},
+		{EncapUDPTunnelDraft, "udp-tunnel-draft"}, {EncapUDPTransportDraft, "udp-transport-draft"},
 	}},
-	P2Auth: {"auth", KindBasic, map[uint64]string{
-		AuthHMACMD5: "hmac-md5", AuthHMACSHA1: "hmac-sha1", AuthDESMAC: "des-mac", AuthKPDK: "kpdk",
-		AuthHMACSHA256: "hmac-sha256", AuthHMACSHA384: "hmac-sha384", AuthHMACSHA512: "hmac-sha512",
-		AuthHMACRIPEMD: "hmac-ripemd", AuthAESXCBC: "aes-xcbc", AuthAESGMAC128: "aes-128-gmac",
-		AuthAESGMAC192: "aes-192-gmac", AuthAESGMAC256: "aes-256-gmac",
+	P2Auth: {"auth", KindBasic, names[uint64]{
+		{AuthHMACMD5, "hmac-md5"}, {AuthHMACSHA1, "hmac-sha1"}, {AuthDESMAC, "des-mac"}, {AuthKPDK, "kpdk"},
+		{AuthHMACSHA256, "hmac-sha256"}, {AuthHMACSHA384, "hmac-sha384"}, {AuthHMACSHA512, "hmac-sha512"},
+		{AuthHMACRIPEMD, "hmac-ripemd"}, {AuthAESXCBC, "aes-xcbc"}, {AuthAESGMAC128, "aes-128-gmac"},
+		{AuthAESGMAC192, "aes-192-gmac"}, {AuthAESGMAC256, "aes-256-gmac"},
 	}},
 	P2KeyLength:    {"key-length", KindBasic, nil},
 	P2KeyRounds:    {"key-rounds", KindBasic, nil},
 	P2CompressDict: {"compress-dictionary-size", KindBasic, nil},
 	P2CompressPriv: {"compress-private", KindVariable, nil},
-	P2ECNTunnel:    {"ecn-tunnel", KindBasic, map[uint64]string{1: "allowed", 2: "forbidden"}},
-	P2ESN:          {"esn", KindBasic, map[uint64]string{1: "64-bit", 0: "32-bit"}},
+	P2ECNTunnel:    {"ecn-tunnel", KindBasic, names[uint64]{{1, "allowed"}, {2, "forbidden"}}},
+	P2ESN:          {"esn", KindBasic, names[uint64]{{1, "64-bit"}, {0, "32-bit"}}},
 	P2AuthKeyLen:   {"auth-key-length", KindVariable, nil},
 	P2SigEncoding:  {"signature-encoding", KindBasic, nil},
 }}

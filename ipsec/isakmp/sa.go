@@ -31,7 +31,7 @@ const (
 	ProtoIPComp Protocol = 4
 )
 
-var protocolNames = map[Protocol]string{ProtoISAKMP: "ISAKMP", ProtoAH: "AH", ProtoESP: "ESP", ProtoIPComp: "IPCOMP"}
+var protocolNames = names[Protocol]{{ProtoISAKMP, "ISAKMP"}, {ProtoAH, "AH"}, {ProtoESP, "ESP"}, {ProtoIPComp, "IPCOMP"}}
 
 func (p Protocol) String() string { return name(protocolNames, p, "protocol") }
 
