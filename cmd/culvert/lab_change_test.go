@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,8 +20,7 @@ import (
 //	strongswan 192.0.2.2 ─┐            ┌─ kernel 198.51.100.1
 //	culvert 192.0.2.1 ── internet ─────┴─ nat 203.0.113.1 ── userspace 10.0.0.1
 func TestLabClientChanges(t *testing.T) {
-	long(t)
-	inLab(t, clientChanges, lab.Kernels("6.12"), lab.Memory("1G"), lab.Timeout(9*time.Minute))
+	inLab(t, clientChanges, lab.Kernels("6.12"), lab.Memory("1G"), lab.Timeout(12*time.Minute))
 }
 
 const (
@@ -74,6 +75,7 @@ func clientChanges(t *testing.T, l *lab.L) {
 	const otherKey, otherWord = "quite another secret", "wrong horse"
 	c.serve(otherKey, labPassword)
 	c.fail("pre-shared key differs")
+	c.persist()
 	c.within("the key is changed back", func() { c.serve(labSecret, labPassword) })
 	c.serve(otherKey, labPassword)
 	c.fail("pre-shared key differs")
@@ -81,6 +83,7 @@ func clientChanges(t *testing.T, l *lab.L) {
 
 	c.serve(otherKey, otherWord)
 	c.fail("refuses the user or the password")
+	c.persist()
 	c.within("the password is changed back", func() { c.serve(otherKey, labPassword) })
 	c.serve(otherKey, otherWord)
 	c.fail("refuses the user or the password")
@@ -154,7 +157,8 @@ func (c *changed) configure(secret, password string) {
 	}
 }
 
-// fail waits until no connection is up, and each of them says which of the reasons it has for that.
+// fail waits until no connection is up, and each of them says which of the reasons it has for that. Meanwhile there is no
+// link, no route and no name server of theirs.
 func (c *changed) fail(reasons ...string) {
 	c.Helper()
 	for _, r := range c.callers {
@@ -175,6 +179,35 @@ func (c *changed) fail(reasons ...string) {
 			}
 			c.Logf("%s to %s: %s", r.near.Name, name, told)
 		}
+		resolv, _ := r.near.ReadFile("/etc/resolv.conf")
+		routes := r.near.Run("ip", "route")
+		if links := r.near.Interfaces(""); strings.Contains(string(resolv), resolvBegin) || strings.Contains(routes, "192.168.") || slices.ContainsFunc(links,
+			func(i net.Interface) bool { return slices.Contains(changedServers, i.Name) }) {
+			c.Errorf("%s has kept: links %v, routes\n%sname servers\n%s", r.near.Name, links, routes, resolv)
+		}
+	}
+}
+
+// persist lets the servers refuse the clients for two minutes, which go on trying, and are not taken for somebody who guesses.
+func (c *changed) persist() {
+	c.Helper()
+	tried := func() (n int) {
+		for _, r := range c.callers {
+			for _, name := range changedServers {
+				n += r.client(name).Int("attempts")
+			}
+		}
+		return n
+	}
+	before := tried()
+	time.Sleep(longOutage)
+	each := (tried() - before) / 4
+	c.Logf("%d attempts in %v", each, longOutage)
+	if each < int(longOutage/backWithin) {
+		c.Errorf("only %d attempts in %v", each, longOutage)
+	}
+	if banned := c.culvert.Lines("banned"); len(banned) > 0 {
+		c.Errorf("%v", banned)
 	}
 }
 

@@ -13,12 +13,11 @@ import (
 // while the links lose packets and the NAT in front of one client forgets it again and again. No session is lost. It is the
 // laboratory of TestLabClientChanges: both data paths, strongSwan and culvert as servers, all at the same time.
 func TestLabClientMinutes(t *testing.T) {
-	long(t)
 	inLab(t, clientMinutes, lab.Kernels("6.12"), lab.Memory("1G"), lab.Timeout(6*time.Minute))
 }
 
 func clientMinutes(t *testing.T, l *lab.L) {
-	const lasts, every = 3 * time.Minute, 100 * time.Millisecond
+	const lasts, every = 3 * time.Minute, 200 * time.Millisecond
 	ike := callIKE
 	ike.Rekey, ike.Reauth = 11*time.Second, 26*time.Second
 	c := newChanged(t, l, ike)

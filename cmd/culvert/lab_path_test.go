@@ -110,7 +110,6 @@ var clientScenarios = []scenario{
 	{"site to site", siteToSite},
 	{"IPv6 outside", overIPv6},
 	{"settings", callSettings},
-	{"short lives", shortLives},
 	{"culvert on the kernel", func(t *testing.T, l *lab.L, path labPath) { culvertCallsCulvert(t, l, path, pathKernel) }},
 	{"called from the kernel", func(t *testing.T, l *lab.L, path labPath) { culvertCallsCulvert(t, l, pathKernel, path) }},
 }
