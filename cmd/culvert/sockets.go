@@ -140,12 +140,17 @@ func (d *daemon) receiveControl(p l2tp.Peer, msg []byte) {
 	})
 }
 
-// sendControl leaves by the SA that the tunnel was born in, or by the socket that listens where the peer sent to.
+// sendControl leaves by the SA that the tunnel was born in, by the socket of the call's own, which may be in a VRF, or by
+// the one that listens where the peer sent to.
 func (d *daemon) sendControl(p l2tp.Peer, msg []byte) {
 	var err error
+	s := d.socks.find(p)
+	if dl := d.dialerAt(p); dl != nil && dl.socket != nil {
+		s = dl.socket
+	}
 	if p.Via != 0 && d.path.esp == inUserspace {
 		err = d.userESP.SendMessage(ipsec.Mark(p.Via), p.Local, p.Remote, msg)
-	} else if s := d.socks.find(p); s != nil {
+	} else if s != nil {
 		err = s.Send(sock.Datagram{Local: p.Local, Remote: p.Remote, Mark: uint32(p.Via)}, msg)
 	}
 	if err != nil {
