@@ -83,7 +83,6 @@ func clientChanges(t *testing.T, l *lab.L) {
 
 	c.serve(otherKey, otherWord)
 	c.fail("refuses the user or the password")
-	c.persist()
 	c.within("the password is changed back", func() { c.serve(otherKey, labPassword) })
 	c.serve(otherKey, otherWord)
 	c.fail("refuses the user or the password")
@@ -257,6 +256,7 @@ func (r *changedCaller) look() string {
 	for _, i := range r.near.Interfaces("") {
 		links = append(links, i.Name)
 	}
+	slices.Sort(links)
 	resolv, _ := r.near.ReadFile("/etc/resolv.conf")
 	return fmt.Sprintf("%d SAs told, %d in the kernel with %d policies, %d routes, links %v, %d name servers",
 		len(r.Rows("/ip ipsec installed-sa print")), count(states, "src "), count(policies, "src "), count(r.near.Run("ip", "route"), ""),
