@@ -221,5 +221,5 @@ func TestLabFlood(t *testing.T) {
 				t.Error(err)
 			}
 		}
-	}, lab.Kernels("6.12"), lab.Alone(), lab.Timeout(3*time.Minute))
+	}, lab.Kernels("6.12"), lab.RealTime(), lab.Timeout(3*time.Minute))
 }
