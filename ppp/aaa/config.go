@@ -25,6 +25,16 @@ type Pool struct {
 // Range is inclusive at both ends.
 type Range struct{ First, Last netip.Addr }
 
+// RangeOf is a whole network.
+func RangeOf(p netip.Prefix) Range {
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	last, _ := netip.AddrFromSlice(b)
+	return Range{p.Masked().Addr(), last}
+}
+
 // Users are the addresses that users may come from, sorted and disjoint: those of pools, their own, and the networks behind
 // them. A default route leads away, and is nobody's network.
 func (c Config) Users() []Range {
@@ -46,21 +56,11 @@ func (c Config) Users() []Range {
 		add(s.Remote)
 		for _, r := range s.Routes {
 			if r.Dst.Bits() > 0 {
-				all = append(all, Range{r.Dst.Masked().Addr(), lastOf(r.Dst)})
+				all = append(all, RangeOf(r.Dst))
 			}
 		}
 	}
 	return mergeRanges(all)
-}
-
-// lastOf is the last address of a network.
-func lastOf(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
 }
 
 // Source is an address or the name of a pool, as `local-address` and `remote-address` allow. Both empty: not set.

@@ -49,7 +49,7 @@ func Attach(pppoxFD int) (*Channel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ppp channel: PPPIOCGCHAN: %w: the socket is not a connected PPPoX session", err)
 	}
-	fd, err := openDevice()
+	fd, err := device.Open()
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func Attach(pppoxFD int) (*Channel, error) {
 		}
 		return nil, fmt.Errorf("ppp channel %d: PPPIOCATTCHAN: %w", number, err)
 	}
-	file, err := pollable(fd)
+	file, err := device.File(fd)
 	if err != nil {
 		return nil, err
 	}

@@ -2,17 +2,17 @@ package kernel
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"runtime"
 	"syscall"
-	"time"
 	"unsafe"
 
-	"golang.org/x/sys/unix"
+	"culvert/ppp/netif"
 )
 
-const device = "/dev/ppp"
+// device is where links live. A descriptor must not meet a poller before it is attached: the kernel's poll function
+// returns without a wait queue until then, and the descriptor would never be woken.
+var device = netif.Device{Path: "/dev/ppp", What: "PPP", Module: "ppp_generic", Config: "kmod-ppp, CONFIG_PPP", Node: "mknod /dev/ppp c 108 0"}
 
 // Constants of include/uapi/linux/ppp-ioctl.h and ppp_defs.h that x/sys has not. The requests themselves are x/sys's:
 // their numbers differ between architectures.
@@ -44,46 +44,7 @@ type optionData struct {
 type idleTimes struct{ xmit, recv int }
 
 // Probe says what the kernel or the rights lack, and how to mend it; nil when PPP links can be made.
-func Probe() error {
-	fd, err := openDevice()
-	if err != nil {
-		return err
-	}
-	return unix.Close(fd)
-}
-
-// openDevice opens a fresh descriptor. It must not meet a poller before it is attached: the kernel's poll function
-// returns without a wait queue until then, and the descriptor would never be woken.
-func openDevice() (int, error) {
-	for {
-		fd, err := unix.Open(device, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		switch err {
-		case nil:
-			return fd, nil
-		case unix.EINTR:
-			continue
-		case unix.ENOENT:
-			return -1, fmt.Errorf("%s: %w: run modprobe ppp_generic, and mknod %s c 108 0 if that does not make it", device, err, device)
-		case unix.ENODEV, unix.ENXIO:
-			return -1, fmt.Errorf("%s: %w: the kernel has no PPP: run modprobe ppp_generic (kmod-ppp, CONFIG_PPP)", device, err)
-		case unix.EPERM, unix.EACCES:
-			return -1, fmt.Errorf("%s: %w: run as root or with CAP_NET_ADMIN", device, err)
-		case unix.EMFILE:
-			return -1, fmt.Errorf("%s: %w: raise the limit of open files, a link needs four", device, err)
-		}
-		return -1, fmt.Errorf("%s: %w", device, err)
-	}
-}
-
-// pollable hands an attached descriptor to Go's poller, so that a waiting reader costs a goroutine and no thread.
-func pollable(fd int) (*os.File, error) {
-	f := os.NewFile(uintptr(fd), device)
-	if err := f.SetDeadline(time.Time{}); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%s: cannot be polled: %w", device, err)
-	}
-	return f, nil
-}
+func Probe() error { return device.Probe() }
 
 // control runs f on the descriptor while it is kept from being closed; ErrClosed when it is.
 func control(file *os.File, f func(fd int) error) error {

@@ -271,7 +271,7 @@ func roundTrip(t *testing.T, x, y *net.UDPConn, size int) {
 }
 
 func TestProbe(t *testing.T) {
-	if err := Probe(); err != nil && !strings.Contains(err.Error(), device) {
+	if err := Probe(); err != nil && !strings.Contains(err.Error(), device.Path) {
 		t.Error(err)
 	}
 	if _, err := Attach(-1); err == nil || !strings.Contains(err.Error(), "PPPoX") {

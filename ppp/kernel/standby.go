@@ -43,7 +43,7 @@ func OpenStandby(o Options, wanted func()) (*Standby, error) {
 		if err = s.idle(fd); err != nil {
 			unix.Close(fd)
 		} else {
-			s.unit.file, err = pollable(fd)
+			s.unit.file, err = device.File(fd)
 		}
 	}
 	if err != nil {

@@ -103,13 +103,13 @@ func (u *Unit) open(c *Channel, o Options) error {
 		return err
 	}
 	// The poller and the reader come last: a unit without a channel reads as ended.
-	u.file, err = pollable(fd)
+	u.file, err = device.File(fd)
 	return err
 }
 
 // create makes the interface and returns the descriptor that it lives by.
 func (u *Unit) create(o Options) (fd int, err error) {
-	if fd, err = openDevice(); err != nil {
+	if fd, err = device.Open(); err != nil {
 		return -1, err
 	}
 	if err := u.name(fd, o); err != nil {

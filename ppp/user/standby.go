@@ -2,7 +2,6 @@ package user
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -147,14 +146,5 @@ func (s *Standby) Close() error {
 	s.passes.Store(nil)
 	s.held.Forget()
 	s.mu.Unlock()
-	err := s.unit.tun.file.Close()
-	u := s.unit
-	u.mu.Lock()
-	u.stopped, u.join.n = true, 0
-	u.release()
-	u.mu.Unlock()
-	if u.net != nil {
-		err = errors.Join(err, u.net.Close())
-	}
-	return err
+	return s.unit.remove()
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"culvert/ppp/netif"
@@ -15,37 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const device = "/dev/net/tun"
+var device = netif.Device{Path: "/dev/net/tun", What: "TUN", Module: "tun", Config: "kmod-tun, CONFIG_TUN", Node: "mkdir -p /dev/net; mknod /dev/net/tun c 10 200"}
 
 // Probe says what the kernel or the rights lack, and how to mend it; nil when TUN devices can be opened.
-func Probe() error {
-	fd, err := openDevice()
-	if err != nil {
-		return err
-	}
-	return unix.Close(fd)
-}
-
-func openDevice() (int, error) {
-	for {
-		fd, err := unix.Open(device, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		switch err {
-		case nil:
-			return fd, nil
-		case unix.EINTR:
-			continue
-		case unix.ENOENT:
-			return -1, fmt.Errorf("%s: %w: run modprobe tun, and mkdir -p /dev/net; mknod %s c 10 200 if that does not make it", device, err, device)
-		case unix.ENODEV, unix.ENXIO:
-			return -1, fmt.Errorf("%s: %w: the kernel has no TUN: run modprobe tun (kmod-tun, CONFIG_TUN)", device, err)
-		case unix.EPERM, unix.EACCES:
-			return -1, fmt.Errorf("%s: %w: run as root or with CAP_NET_ADMIN", device, err)
-		case unix.EMFILE:
-			return -1, fmt.Errorf("%s: %w: raise the limit of open files", device, err)
-		}
-		return -1, fmt.Errorf("%s: %w", device, err)
-	}
-}
+func Probe() error { return device.Probe() }
 
 // tun is the descriptor of a TUN device. Reads are for one goroutine; writes take turns by the caller's lock.
 type tun struct {
@@ -73,7 +45,7 @@ var offloads = [...]int{
 // openTUN makes the interface, still down, in the network namespace of this thread. name may hold %d for the kernel to
 // number it.
 func openTUN(name string, plain bool) (*tun, error) {
-	fd, err := openDevice()
+	fd, err := device.Open()
 	if err != nil {
 		return nil, err
 	}
@@ -91,10 +63,8 @@ func openTUN(name string, plain bool) (*tun, error) {
 		}
 	}
 	// Only now may it meet the poller, for which a descriptor without an interface is in error.
-	t.file = os.NewFile(uintptr(fd), device)
-	if err := t.file.SetDeadline(time.Time{}); err != nil {
-		t.file.Close()
-		return nil, fmt.Errorf("%s: cannot be polled: %w", device, err)
+	if t.file, err = device.File(fd); err != nil {
+		return nil, err
 	}
 	if t.raw, err = t.file.SyscallConn(); err != nil {
 		t.file.Close()

@@ -295,6 +295,11 @@ func (u *Unit) close() error {
 	if u.standby != nil {
 		return u.standby.leave(u)
 	}
+	return u.remove()
+}
+
+// remove ends the interface.
+func (u *Unit) remove() error {
 	err := u.tun.file.Close()
 	u.mu.Lock()
 	u.stopped, u.join.n = true, 0

@@ -129,20 +129,11 @@ func parseRange(s string) (aaa.Range, error) {
 	if err != nil {
 		return aaa.Range{}, fmt.Errorf("%q is not a range: write it as 192.0.2.2-192.0.2.99, 192.0.2.0/24 or an address", s)
 	}
-	r := aaa.Range{First: p.Addr(), Last: lastOf(p)}
+	r := aaa.RangeOf(p)
 	if p.Addr().Is4() && p.Bits() < 31 {
 		r.First, r.Last = r.First.Next(), r.Last.Prev()
 	}
 	return r, nil
-}
-
-func lastOf(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
 }
 
 // parseRoute reads RouterOS's "destination [gateway] [metric]".
