@@ -41,8 +41,9 @@ func openCrypto(wait time.Duration) (*netlink.Conn, error) {
 	return netlink.Dial(unix.NETLINK_CRYPTO, wait, 32<<10)
 }
 
-func cryptoRequest(kind, flags uint16, body []byte) []byte {
-	return netlink.Header{Kind: kind, Flags: flags | unix.NLM_F_REQUEST, Seq: 1}.Append(nil, body)
+// ask sends a request about an algorithm, a struct crypto_user_alg and attributes.
+func ask(c *netlink.Conn, kind, flags uint16, body []byte, f func([]byte) error) error {
+	return c.Ask(kind, flags, append(make([]byte, netlink.HeaderLen), body...), f)
 }
 
 // Steerable says why the kernel's choice of drivers cannot be changed, if so.
@@ -86,14 +87,7 @@ func change(what string, kind uint16, driver string, attr []byte) error {
 		binary.NativeEndian.PutUint32(body[3*cryptoNameLen:], typeAEAD)
 		binary.NativeEndian.PutUint32(body[3*cryptoNameLen+4:], flagTypeMask)
 	}
-	if err := c.Send(cryptoRequest(kind, unix.NLM_F_ACK, append(body, attr...))); err != nil {
-		return fail(err)
-	}
-	answer, err := c.Receive()
-	if err != nil {
-		return fail(err)
-	}
-	if _, _, err := parseDump(answer); err != nil {
+	if err := ask(c, kind, unix.NLM_F_ACK, append(body, attr...), nil); err != nil {
 		return fail(err)
 	}
 	return nil
@@ -106,50 +100,21 @@ func dumpAlgorithms() ([]Algorithm, error) {
 		return nil, err
 	}
 	defer c.Close()
-	if err := c.Send(cryptoRequest(cryptoMsgGetAlg, unix.NLM_F_DUMP, make([]byte, cryptoAlgLen))); err != nil {
-		return nil, err
-	}
 	var out []Algorithm
-	for {
-		b, err := c.Receive()
-		if err != nil {
-			return nil, err
+	err = ask(c, cryptoMsgGetAlg, unix.NLM_F_DUMP, make([]byte, cryptoAlgLen), func(b []byte) error {
+		a, err := parseAlgorithm(b)
+		if out = append(out, a); len(out) > maxAlgorithms {
+			return errors.New("the kernel lists algorithms without end")
 		}
-		done, algs, err := parseDump(b)
-		if err != nil {
-			return nil, err
-		}
-		if out = append(out, algs...); len(out) > maxAlgorithms {
-			return nil, errors.New("hwcrypto: the kernel lists algorithms without end")
-		}
-		if done {
-			return out, nil
-		}
-	}
-}
-
-var errShort = errors.New("hwcrypto: description of an algorithm is cut short")
-
-// parseDump reads one datagram of the answer.
-func parseDump(b []byte) (done bool, out []Algorithm, err error) {
-	err = netlink.Messages(b, func(h netlink.Header, body []byte) error {
-		switch h.Kind {
-		case unix.NLMSG_DONE:
-			done = true
-		case unix.NLMSG_ERROR:
-			return netlink.Outcome(h, body)
-		case cryptoMsgGetAlg:
-			a, err := parseAlgorithm(body)
-			out = append(out, a)
-			return err
-		}
-		return nil
+		return err
 	})
 	if err != nil {
-		return false, nil, fmt.Errorf("hwcrypto: NETLINK_CRYPTO: %w", err)
+		return nil, fmt.Errorf("hwcrypto: NETLINK_CRYPTO: %w", err)
 	}
-	return done, out, nil
+	return out, nil
 }
+
+var errShort = errors.New("description of an algorithm is cut short")
 
 func parseAlgorithm(b []byte) (Algorithm, error) {
 	if len(b) < cryptoAlgLen {

@@ -12,6 +12,7 @@ type Conn struct {
 	fd   int
 	wait time.Duration
 	in   []byte
+	seq  uint32
 }
 
 // Dial opens a Conn to a family (NETLINK_*) that gives no answer after wait. Datagrams of the kernel have at most room octets.
@@ -67,6 +68,58 @@ func (c *Conn) Receive() ([]byte, error) {
 			return c.in[:n], nil
 		}
 	}
+}
+
+// Next is the next request's sequence number.
+func (c *Conn) Next() uint32 {
+	c.seq++
+	return c.seq
+}
+
+// Ask sends one request, whose header it writes into the message's first octets, and calls f, which may be nil, with the
+// body of each message that answers it, until the kernel has acknowledged (NLM_F_ACK) or the dump (NLM_F_DUMP) is over;
+// without either flag there is one answer. A body is valid until the next call. The error's tree has EINTR where a table
+// changed while it was dumped: f may have seen entries twice, or missed some.
+func (c *Conn) Ask(kind, flags uint16, msg []byte, f func(body []byte) error) error {
+	seq := c.Next()
+	Header{Kind: kind, Flags: flags | unix.NLM_F_REQUEST, Seq: seq}.Put(msg)
+	if err := c.Send(msg); err != nil {
+		return err
+	}
+	var failed error // of f; what follows in a dump still has to be read away
+	done, interrupted := false, false
+	for !done {
+		b, err := c.Receive()
+		if err != nil {
+			return err
+		}
+		err = Messages(b, func(h Header, body []byte) error {
+			if h.Seq != seq || done { // an answer whose wait was given up
+				return nil
+			}
+			interrupted = interrupted || h.Flags&unix.NLM_F_DUMP_INTR != 0
+			switch {
+			case h.Kind == unix.NLMSG_ERROR || h.Kind == unix.NLMSG_DONE:
+				done = true
+				if err := Outcome(h, body); failed == nil {
+					failed = err
+				}
+			case f != nil:
+				if failed == nil {
+					failed = f(body)
+				}
+				done = flags&(unix.NLM_F_DUMP|unix.NLM_F_ACK) == 0
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if failed == nil && interrupted {
+		return &Error{Errno: unix.EINTR, Reason: "the table keeps changing"}
+	}
+	return failed
 }
 
 // FromKernel says whether the kernel sent a datagram: any process may.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -83,6 +84,38 @@ func TestOutcome(t *testing.T) {
 				t.Errorf("%v, cut to %d octets: %v", test.h, n, err)
 			}
 		}
+	}
+}
+
+// The loopback interface is everywhere, and nobody has to be root to see it.
+func TestAsk(t *testing.T) {
+	c, err := Dial(unix.NETLINK_ROUTE, time.Second, 16<<10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	request := func(index uint32) []byte { // struct ifinfomsg
+		b := make([]byte, HeaderLen+unix.SizeofIfInfomsg)
+		host.PutUint32(b[HeaderLen+4:], index)
+		return b
+	}
+	for name, test := range map[string]struct {
+		flags uint16
+		index uint32
+		want  bool
+	}{"dump": {unix.NLM_F_DUMP, 0, true}, "one": {0, 1, true}, "acknowledged": {unix.NLM_F_ACK, 1, true}, "refused": {unix.NLM_F_ACK, 1 << 30, false}} {
+		found := false
+		err := c.Ask(unix.RTM_GETLINK, test.flags, request(test.index), func(body []byte) error {
+			found = found || len(body) >= unix.SizeofIfInfomsg && host.Uint32(body[4:]) == 1
+			return nil
+		})
+		if found != test.want || test.want != (err == nil) || err != nil && !errors.Is(err, unix.ENODEV) {
+			t.Errorf("%s: found %v, %v", name, found, err)
+		}
+	}
+	stop := errors.New("stop")
+	if err := c.Ask(unix.RTM_GETLINK, unix.NLM_F_DUMP, request(0), func([]byte) error { return stop }); err != stop {
+		t.Error(err)
 	}
 }
 

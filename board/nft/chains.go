@@ -28,33 +28,16 @@ const maxChains = 1000
 
 // BaseChains lists those of all tables.
 func (c *Conn) BaseChains() (all []BaseChain, err error) {
-	const op = "list chains"
-	msg := c.append(nil, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, unix.AF_UNSPEC, 0, nil)
-	if err := c.Send(msg); err != nil {
-		return nil, fmt.Errorf("nftables: %s: %w", op, err)
-	}
-	for done := false; !done; {
-		in, err := c.Receive()
-		if err == nil {
-			err = netlink.Messages(in, func(h netlink.Header, body []byte) error {
-				switch {
-				case h.Seq != c.seq || done:
-				case h.Kind == unix.NLMSG_ERROR || h.Kind == unix.NLMSG_DONE:
-					done = true
-					return netlink.Outcome(h, body)
-				case h.Kind == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWCHAIN && len(all) < maxChains:
-					chain, base, err := parseChain(body)
-					if base {
-						all = append(all, chain)
-					}
-					return err
-				}
-				return nil
-			})
+	msg := make([]byte, netlink.HeaderLen+lenFamily) // of every family
+	err = c.Ask(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, msg, func(body []byte) error {
+		chain, base, err := parseChain(body)
+		if base && len(all) < maxChains {
+			all = append(all, chain)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("nftables: %s: %w", op, err)
-		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("nftables: list chains: %w", err)
 	}
 	return all, nil
 }

@@ -28,7 +28,6 @@ type Message struct {
 // one goroutine at a time.
 type Conn struct {
 	*netlink.Conn
-	seq uint32
 }
 
 // Dial opens a Conn to the network namespace of the calling thread.
@@ -47,18 +46,19 @@ func (c *Conn) Commit(op string, msgs ...Message) error { return c.batch(op, msg
 func (c *Conn) Check(op string, msgs ...Message) error { return c.batch(op, msgs, false) }
 
 func (c *Conn) batch(op string, msgs []Message, end bool) error {
-	first := c.seq + 1
-	b := c.append(nil, unix.NFNL_MSG_BATCH_BEGIN, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
+	first := c.Next()
+	last := first
+	b := appendMessage(nil, netlink.Header{Kind: unix.NFNL_MSG_BATCH_BEGIN, Seq: first}, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
 	for i, m := range msgs {
-		flags := m.Flags
+		last = c.Next()
+		h := netlink.Header{Kind: unix.NFNL_SUBSYS_NFTABLES<<8 | m.Kind, Flags: m.Flags, Seq: last}
 		if i == len(msgs)-1 {
-			flags |= unix.NLM_F_ACK // errors come by themselves, and before it
+			h.Flags |= unix.NLM_F_ACK // errors come by themselves, and before it
 		}
-		b = c.append(b, unix.NFNL_SUBSYS_NFTABLES<<8|m.Kind, flags, unix.NFPROTO_INET, 0, m.Body)
+		b = appendMessage(b, h, unix.NFPROTO_INET, 0, m.Body)
 	}
-	last := c.seq
 	if end {
-		b = c.append(b, unix.NFNL_MSG_BATCH_END, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
+		b = appendMessage(b, netlink.Header{Kind: unix.NFNL_MSG_BATCH_END, Seq: c.Next()}, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
 	}
 	if err := c.Send(b); err != nil {
 		return fmt.Errorf("nftables: %s: %w", op, err)
@@ -78,11 +78,10 @@ func (c *Conn) batch(op string, msgs []Message, end bool) error {
 	}
 }
 
-// append writes one message with the next sequence number.
-func (c *Conn) append(b []byte, kind, flags uint16, family uint8, subsystem uint16, body []byte) []byte {
-	c.seq++
-	header := binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, subsystem) // struct nfgenmsg
-	return netlink.Header{Kind: kind, Flags: flags | unix.NLM_F_REQUEST, Seq: c.seq}.Append(b, append(header, body...))
+// appendMessage writes one request of a batch.
+func appendMessage(b []byte, h netlink.Header, family uint8, subsystem uint16, body []byte) []byte {
+	h.Flags |= unix.NLM_F_REQUEST
+	return h.Append(b, append(binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, subsystem), body...)) // behind struct nfgenmsg
 }
 
 // errNoAnswer says that a datagram does not tell how a batch ended.

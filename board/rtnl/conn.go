@@ -22,8 +22,7 @@ var host = binary.NativeEndian
 // Conn asks the kernel one thing at a time, in the network namespace of the thread that opened it. It is for one goroutine
 // at a time.
 type Conn struct {
-	nl  *netlink.Conn
-	seq uint32
+	nl *netlink.Conn
 }
 
 // Dial opens a Conn to the network namespace of the calling thread.
@@ -49,10 +48,10 @@ func (c *Conn) get(kind uint16, body []byte, f func([]byte) error) error {
 }
 
 // dump is the entries of a table that parse takes. A change meanwhile makes it begin again.
-func dump[T any](c *Conn, kind uint16, body []byte, parse func([]byte) (entry T, wanted bool, err error)) ([]T, error) {
+func dump[T any](c *Conn, kind uint16, body []byte, parse func([]byte) (entry T, wanted bool, err error)) (all []T, err error) {
 	for range 5 {
-		var all []T
-		err := c.exchange(kind, unix.NLM_F_DUMP, body, func(b []byte) error {
+		all = nil
+		err = c.exchange(kind, unix.NLM_F_DUMP, body, func(b []byte) error {
 			entry, wanted, err := parse(b)
 			if wanted && err == nil {
 				all = append(all, entry)
@@ -60,46 +59,16 @@ func dump[T any](c *Conn, kind uint16, body []byte, parse func([]byte) (entry T,
 			return err
 		})
 		if !errors.Is(err, unix.EINTR) {
-			return all, err
+			break
 		}
 	}
-	return nil, &netlink.Error{Errno: unix.EINTR, Reason: "the table keeps changing"}
+	return all, err
 }
 
 func (c *Conn) exchange(kind, flags uint16, body []byte, f func([]byte) error) error {
-	c.seq++
-	request := netlink.Header{Kind: kind, Flags: flags | unix.NLM_F_REQUEST, Seq: c.seq}
-	if err := c.nl.Send(request.Append(nil, body)); err != nil {
+	err := c.nl.Ask(kind, flags, append(make([]byte, netlink.HeaderLen), body...), f)
+	if refused := new(netlink.Error); err != nil && !errors.As(err, &refused) {
 		return fmt.Errorf("rtnetlink: %w", err)
 	}
-	var failed error // of f; what follows in a dump still has to be read away
-	done, interrupted := false, false
-	for !done {
-		b, err := c.nl.Receive()
-		if err == nil {
-			err = netlink.Messages(b, func(h netlink.Header, body []byte) error {
-				switch {
-				case h.Seq != c.seq || done: // an answer whose wait was given up
-				case h.Kind == unix.NLMSG_ERROR || h.Kind == unix.NLMSG_DONE:
-					done = true
-					if err := netlink.Outcome(h, body); failed == nil {
-						failed = err
-					}
-				default:
-					interrupted = interrupted || h.Flags&unix.NLM_F_DUMP_INTR != 0
-					if f != nil && failed == nil {
-						failed = f(body)
-					}
-				}
-				return nil
-			})
-		}
-		if err != nil {
-			return fmt.Errorf("rtnetlink: %w", err)
-		}
-	}
-	if failed == nil && interrupted {
-		return unix.EINTR
-	}
-	return failed
+	return err
 }
