@@ -61,10 +61,10 @@ lab-long: deps kernel ## the lab's tests of minutes, which CI leaves out: twenty
 # What a binary may weigh, in octets, as it is and compressed for flash. Raising it is a decision, not an accident: the goal
 # is 6 MB and 2 MB for mips. What is shipped sorts by sort.Slice: every slices.SortFunc is 16 KB of MIPS of its own.
 BUDGET    = 9900000
-BUDGET_XZ = 2600000
-BUDGET_XZ_mips   = 2290000
-BUDGET_XZ_mipsle = 2340000
-BUDGET_XZ_amd64  = 2910000
+BUDGET_XZ = 2500000
+BUDGET_XZ_mips   = 2285000
+BUDGET_XZ_mipsle = 2330000
+BUDGET_XZ_amd64  = 2810000
 
 cross: ## static binaries for every board family, with their sizes held to the budget; mips proved free of an FPU
 	@mkdir -p $(BUILD)
