@@ -50,6 +50,10 @@ func (n *Node) share(percent int) error {
 		}
 		dir, limits = filepath.Join(root, name), map[string]string{"cpu.max": fmt.Sprintf("%d %d", quota, sharePeriod)}
 	}
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), "culvert-lab-*"))
+	for _, dir := range left {
+		unix.Rmdir(dir) // of runs that were killed; one in use stays
+	}
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
