@@ -104,19 +104,24 @@ var clientScenarios = []scenario{
 	{"on demand", callsOnDemand},
 	{"refused", clientRefused},
 	{"server gone", serverGone},
+	{"culvert on the kernel", func(t *testing.T, l *lab.L, path labPath) { culvertCallsCulvert(t, l, path, pathKernel) }},
+	{"called from the kernel", func(t *testing.T, l *lab.L, path labPath) { culvertCallsCulvert(t, l, pathKernel, path) }},
+}
+
+// siteScenarios are those of routers that call.
+var siteScenarios = []scenario{
 	{"VRF", inVRF},
 	{"VRF behind a NAT", inVRFBehindNAT},
 	{"answers from elsewhere", answersElsewhere},
 	{"site to site", siteToSite},
 	{"IPv6 outside", overIPv6},
 	{"settings", callSettings},
-	{"culvert on the kernel", func(t *testing.T, l *lab.L, path labPath) { culvertCallsCulvert(t, l, path, pathKernel) }},
-	{"called from the kernel", func(t *testing.T, l *lab.L, path labPath) { culvertCallsCulvert(t, l, pathKernel, path) }},
 }
 
-// Each path has one guest for all of its scenarios.
+// Each path has one guest for all of its scenarios, or two.
 func TestLabUserspace(t *testing.T)       { allScenarios(t, pathUserspace, scenarios, "6.12") }
 func TestLabUserspaceClient(t *testing.T) { allScenarios(t, pathUserspace, clientScenarios, "6.12") }
+func TestLabUserspaceSite(t *testing.T)   { allScenarios(t, pathUserspace, siteScenarios, "6.12") }
 func TestLabMixed(t *testing.T) {
 	allScenarios(t, pathMixed, pick("behind a NAT", "five behind a NAT", "cleartext", "foreign tunnel", "shutdown"), "6.12")
 }
