@@ -48,8 +48,7 @@ func clientMinutes(t *testing.T, l *lab.L) {
 	}
 	near.Up.Impair("loss 2%")
 	nat.Up.Impair("loss 2%")
-	// The NAT forgets some seconds after each renewal of phase 1: in the middle of one, the server would take whoever ends it
-	// at another port for somebody else behind that NAT.
+	// The NAT forgets some seconds after each renewal of phase 1; in the middle of one is what ikev1 tests in virtual time.
 	hidden, renewals := c.callers[1], 0
 	for end := time.Now().Add(lasts); time.Now().Before(end); {
 		time.Sleep(time.Second)

@@ -345,6 +345,26 @@ func (sa *phase1) heard(now time.Time, p ipsec.Path, fresh bool) {
 	}
 }
 
+// absorb takes over the ISAKMP SAs of a client with the same key and without a pair: it is the same one, whose NAT moved it
+// while it renewed phase 1, and nothing but that came from its new port before.
+func (c *client) absorb(now time.Time, d *client) {
+	fresh := d.phase1s
+	if slices.ContainsFunc(fresh, func(sa *phase1) bool { return len(sa.quicks) > 0 || !c.trusts(sa.peer) }) {
+		return // on its way to a pair of its own
+	}
+	d.phase1s = nil
+	d.settle("it is another's renewal")
+	c.e.byKey[c.key] = c
+	for _, sa := range fresh {
+		c.adopt(now, sa)
+	}
+	for len(c.phase1s) > maxPhase1 {
+		old := c.phase1s[0]
+		old.sayDelete(now)
+		old.remove()
+	}
+}
+
 // move follows a client to another address or port.
 func (c *client) move(now time.Time, remote netip.AddrPort) {
 	if remote == c.path.Remote {
@@ -356,8 +376,10 @@ func (c *client) move(now time.Time, remote netip.AddrPort) {
 	}
 	c.path.Remote = remote
 	c.key.remote = remote
-	if c.e.byKey[c.key] == nil {
+	if d := c.e.byKey[c.key]; d == nil {
 		c.e.byKey[c.key] = c
+	} else if c.dial == nil && d.dial == nil && len(d.children) == 0 {
+		c.absorb(now, d)
 	}
 	for _, sa := range c.phase1s {
 		sa.path.Remote = remote

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"culvert/ipsec"
+	"culvert/ipsec/isakmp"
 )
 
 // useAndCheck sends a packet either way every interval and stops at the first that does not pass.
@@ -99,6 +100,26 @@ func TestDialDay(t *testing.T) {
 		if n := c.a.e.Snapshot(c.now); len(n.SAs) > 4 {
 			t.Errorf("%d SAs", len(n.SAs))
 		}
+	}
+}
+
+// TestDialRebindInRenewal: the NAT forgets its mappings in the middle of a renewal of phase 1, which then ends at a port that
+// the server has not heard of; it is the client that it was before.
+func TestDialRebindInRenewal(t *testing.T) {
+	c := newCable(t, 1, true, nil)
+	c.up(c.caller())
+	rebinds := make(map[isakmp.Cookie]bool)
+	c.toB = func(p ipsec.Path, msg []byte) (ipsec.Path, []byte) {
+		if h := exchangeOf(msg); h.Exchange == isakmp.Main && !rebinds[h.Initiator] {
+			rebinds[h.Initiator] = true
+			c.rebind()
+		}
+		return p, msg
+	}
+	c.useAndCheck(48*time.Hour, 20*time.Second)
+	c.bounded()
+	if len(rebinds) < 3 || len(c.b.e.clients) != 1 || len(c.a.downs) != 0 || len(c.b.downs) != 0 || len(c.b.ups) != 1 {
+		t.Errorf("%d rebinds, %d clients, ups %d, downs %v %v", len(rebinds), len(c.b.e.clients), len(c.b.ups), c.a.downs, c.b.downs)
 	}
 }
 
