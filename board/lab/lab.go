@@ -84,15 +84,18 @@ func (l *L) WaitFor(timeout time.Duration, cond func() bool) bool {
 	return waitFor(l.Context(), timeout, cond)
 }
 
+// waitFor looks ten times a second, and more seldom after some seconds: in a guest whose waiting costs nothing, looking does.
 func waitFor(ctx context.Context, timeout time.Duration, cond func() bool) bool {
-	deadline := time.Now().Add(timeout)
-	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+	start := time.Now()
+	for pause := 2 * time.Millisecond; ; pause *= 2 {
 		if cond() {
 			return true
 		}
-		if time.Now().After(deadline) {
+		waited := time.Since(start)
+		if waited > timeout {
 			return false
 		}
+		pause = min(pause, max(100*time.Millisecond, min(waited/20, time.Second)))
 		select {
 		case <-ctx.Done():
 			return false
