@@ -107,6 +107,10 @@ func gateway(a netip.Addr) netip.Addr {
 // Masquerade hides what leaves by an interface behind the interface's address.
 func (n *Node) Masquerade(iface string) {
 	n.lab.Helper()
+	if _, err := n.Command(n.lab.Context(), "nft", "list", "tables").Output(); err != nil { // a kernel without nf_tables
+		n.Run("iptables-legacy", "-t", "nat", "-A", "POSTROUTING", "-o", iface, "-j", "MASQUERADE")
+		return
+	}
 	n.NFT(`table ip lab-nat {
 	chain postrouting { type nat hook postrouting priority srcnat; oifname "` + iface + `" masquerade; }
 }`)

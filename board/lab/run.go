@@ -23,6 +23,7 @@ type options struct {
 	parallel bool
 	alone    bool
 	realTime bool
+	without  []string
 	builds   []string
 	tests    []string
 	env      []string
@@ -48,6 +49,9 @@ func Alone() Option { return func(o *options) { o.alone, o.realTime = true, true
 // RealTime has the guest's clock go with the host's. Without it the clock leaps over the time in which the guest has nothing
 // to do, so that waiting costs nothing: the tests' time-outs count the guest's time.
 func RealTime() Option { return func(o *options) { o.realTime = true } }
+
+// Without has the kernel leave out some initcalls, to be one that lacks what they start: "nf_tables_module_init".
+func Without(initcalls ...string) Option { return func(o *options) { o.without = initcalls } }
 
 // Build compiles a command of this module on the host, statically, before the guest boots; [L.Binary] finds it there.
 func Build(importPath string) Option {
@@ -106,6 +110,7 @@ func host(t *testing.T, name string, o options) {
 	m := Machine{
 		Alone:    o.alone,
 		RealTime: o.realTime,
+		Without:  o.without,
 		Kernel:   kernel,
 		Memory:   o.memory,
 		Timeout:  o.timeout + 15*time.Second, // the test's own timeout strikes first and tells more

@@ -15,17 +15,13 @@ import (
 	"culvert/board/lab"
 )
 
-// crowdBehindNAT is a rig with n clients behind one NAT that all use port 1701, as Windows does. It skips on a kernel
-// that cannot tell them apart, which the server must have said.
+// crowdBehindNAT is a rig with n clients behind one NAT that all use port 1701, as Windows does.
 func crowdBehindNAT(t *testing.T, l *lab.L, n int, c rigConfig) (*rig, []*lab.Client) {
 	t.Helper()
 	c.Users = n
 	r := newRig(t, l, c)
 	if c.Path == pathKernel && len(r.Lines("nftables port mapping")) == 0 {
-		if len(r.Lines("warning", "CONFIG_NF_TABLES_INET")) == 0 {
-			t.Error("no word on what the kernel lacks")
-		}
-		t.Skip("this kernel's nf_tables has no IP families")
+		t.Fatal("the server does not tell them apart")
 	}
 	var clients []*lab.Client
 	for i := range n {
@@ -200,6 +196,18 @@ func echoes(c *lab.Client, port uint16, rounds int) (got int, err error) {
 		got++
 	}
 	return got, nil
+}
+
+// Without nf_tables the kernel's L2TP serves those behind one NAT whose ports differ, and the server says what is lacking.
+func TestLabNoPortMapping(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab.L) {
+		r := newRig(t, l, rigConfig{Users: 3})
+		if len(r.Lines("warning", "CONFIG_NF_TABLES_INET")) == 0 {
+			t.Error("no word on what the kernel lacks")
+		}
+		anyPort := func(*lab.ClientConfig) {}
+		twoBehindNAT(t, r, "one 1701, one any port", port1701, anyPort)
+	}, lab.Kernels("6.1"), lab.Without("nf_tables_module_init"), lab.Timeout(4*time.Minute))
 }
 
 // A server that is killed leaves no rules in the kernel, not even until it starts again.

@@ -33,6 +33,19 @@ func TestLabKernel(t *testing.T) {
 	})
 }
 
+// TestLabLacking is what a kernel without nf_tables says.
+func TestLabLacking(t *testing.T) {
+	lab.Run(t, func(t *testing.T, l *lab.L) {
+		err := Probe()
+		if !errors.Is(err, unix.EOPNOTSUPP) || !strings.Contains(err.Error(), "CONFIG_NF_TABLES_INET") {
+			t.Error(err)
+		}
+		if _, err := New(Options{MarkMask: testMask, Ports: []uint16{1701}}); err == nil {
+			t.Error("and yet there is a table")
+		}
+	}, lab.Without("nf_tables_module_init"))
+}
+
 // ownNamespace moves the calling goroutine for good to a thread with a network namespace of its own.
 func ownNamespace(t *testing.T) {
 	t.Helper()
