@@ -180,7 +180,8 @@ func (r *rig) kernelState() string {
 		}
 	}
 	fmt.Fprintf(&b, "\nroutes:\n%s", r.server.Run("ip", "route"))
-	fmt.Fprintf(&b, "rules:\n%s", r.server.Run("nft", "list", "ruleset"))
+	rules, _ := r.server.Command(r.Context(), "nft", "list", "ruleset").CombinedOutput() // fails without nf_tables, always
+	fmt.Fprintf(&b, "rules:\n%s", rules)
 	if s, err := r.server.ReadFile("/proc/thread-self/net/pppol2tp"); err == nil {
 		for _, line := range strings.Split(string(s), "\n") {
 			if strings.HasPrefix(line, "TUNNEL '") || strings.HasPrefix(line, "  SESSION '") {
