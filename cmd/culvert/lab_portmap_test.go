@@ -198,18 +198,6 @@ func echoes(c *lab.Client, port uint16, rounds int) (got int, err error) {
 	return got, nil
 }
 
-// Without nf_tables the kernel's L2TP serves those behind one NAT whose ports differ, and the server says what is lacking.
-func TestLabNoPortMapping(t *testing.T) {
-	inLab(t, func(t *testing.T, l *lab.L) {
-		r := newRig(t, l, rigConfig{Users: 3})
-		if len(r.Lines("warning", "CONFIG_NF_TABLES_INET")) == 0 {
-			t.Error("no word on what the kernel lacks")
-		}
-		anyPort := func(*lab.ClientConfig) {}
-		twoBehindNAT(t, r, "one 1701, one any port", port1701, anyPort)
-	}, lab.Kernels("6.1"), lab.Without("nf_tables_module_init"), lab.Timeout(4*time.Minute))
-}
-
 // A server that is killed leaves no rules in the kernel, not even until it starts again.
 func TestLabPortsServerKilled(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab.L) {
