@@ -157,7 +157,7 @@ func (x *testBoard) typed(commands ...string) (out string) {
 	x.t.Helper()
 	for _, command := range commands {
 		out = x.line(command+"\r", `\] > `)
-		for _, complaint := range []string{"failure", "expected", "no such", "bad command"} {
+		for _, complaint := range []string{"failure", "expected", "no such", "bad command", "the daemon", "no culvert"} {
 			if strings.Contains(out, complaint) {
 				x.t.Errorf("%s: %s says %s", x.board.Name, command, out)
 			}

@@ -12,9 +12,9 @@ import (
 // bans keeps those off for a while who guess at keys and passwords. Its fields belong to the loop. A source is an address,
 // of IPv6 a /64. What it did wrong is forgotten with time, a ban lasts longer each time, and reading the configuration
 // anew lifts them all. An address from which somebody is connected, or which we call, is not banned: an office is one
-// address. Neither is it for a while afterwards: a router whose key or password has just been changed here goes on calling with the old one, and
-// has to be let in as soon as it is changed back, or there. Where the firewall has a table of ours, what the banned send
-// is dropped there.
+// address. Neither is it for a while afterwards: a router whose key or password has just been changed here goes on calling
+// with the old one, and has to be let in as soon as it is changed back, or there. Where the firewall has a table of ours,
+// what the banned send is dropped there.
 type bans struct {
 	log     *slog.Logger
 	up      func(a netip.Addr) bool // somebody is connected from there, or called there

@@ -84,7 +84,7 @@ func (s source) Change(ctx context.Context, base, text []byte) error {
 	d.loop.call(ctx, func(now time.Time) { d.apply(now, cfg) })
 	if why != "" {
 		// The answer to this command, and to what stands behind it on its line, goes out first.
-		time.AfterFunc(restartDelay, func() { d.loop.post(func(now time.Time) { d.endWith(now, restart) }) })
+		time.AfterFunc(restartDelay, d.beginAnew)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -150,6 +151,11 @@ func TestConsoleConfiguresADaemon(t *testing.T) {
 	do("/ppp secret add name=ann password=x local-address=10.9.0.1 remote-address=10.9.0.2", "")
 	do("/interface l2tp-server server set enabled=yes use-ipsec=yes ipsec-secret=\"a long secret\"", "")
 	do("/interface l2tp-server server print", "enabled: yes") // accepted, whether or not it is in force yet
+	// Whoever goes on typing, or pastes, notices nothing of the daemon's beginning anew meanwhile.
+	for n := range 40 {
+		do(fmt.Sprintf("/ppp secret add name=user%d password=x", n), "")
+		time.Sleep(25 * time.Millisecond) // the moment of it is another process's
+	}
 	deadline := time.Now().Add(30 * time.Second)
 	for {
 		out, err := ask(control.Request{Command: "/system resource print"})
@@ -162,6 +168,9 @@ func TestConsoleConfiguresADaemon(t *testing.T) {
 		time.Sleep(50 * time.Millisecond) // of another process, nothing tells when
 	}
 	do("/ppp secret print", "ann")
+	for n := range 40 {
+		do("/ppp secret print", fmt.Sprintf("user%d ", n))
+	}
 	if _, err := ask(control.Request{Command: "/ppp secret add name=bob profile=nowhere"}); err == nil || !strings.Contains(err.Error(), "there is no profile") {
 		t.Errorf("%v", err)
 	}

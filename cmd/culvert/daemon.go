@@ -90,11 +90,13 @@ type daemon struct {
 	estate   *estate
 	stopping stopping
 
-	socket   string         // of the console
+	socket   string // of the console
+	console  *control.Server
 	noPath   error          // why nothing can be moved, while nothing has to be
 	newest   *config.Config // that waits for the daemon to begin anew
 	changing sync.Mutex     // of the file, by the console
 	ending   ending         // of the process
+	anew     sync.Once      // it begins anew, if it does
 }
 
 // runDaemon is the command: it returns when the daemon has said goodbye to everybody.
@@ -148,19 +150,18 @@ func (d *daemon) live(ctx context.Context, c *invocation) int {
 		log.Warn(w.String())
 	}
 	// The console's socket comes first: it is what keeps a second daemon from touching anything of the first one's.
-	server, err := control.Listen(c.socket, d.explained(d.serveConsole()), d.logger("console"))
-	if err != nil {
+	if d.console, err = control.Listen(c.socket, d.explained(d.serveConsole()), d.logger("console")); err != nil {
 		log.Error("not started", "error", err)
 		return exitFailed
 	}
-	defer server.Close()
+	defer d.console.Close()
 	defer func() { d.engines.close(d.logger("crypto")) }() // after the SAs are released
 	defer d.release()
 	if err := errors.Join(d.prepareBoard(ctx), d.open()); err != nil {
 		log.Error("not started", "error", err)
 		return exitFailed
 	}
-	go server.Serve(workCtx)
+	go d.console.Serve(workCtx)
 	d.estate = newEstate(d, filepath.Join(filepath.Dir(c.socket), "farewell"))
 	d.estate.execute(time.Now())
 	d.loop.add(d.estate)
@@ -439,6 +440,6 @@ func (d *daemon) reload(now time.Time) {
 		return
 	}
 	if d.apply(now, cfg); d.newest == cfg {
-		d.endWith(now, restart)
+		go d.beginAnew()
 	}
 }

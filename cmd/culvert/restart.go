@@ -32,6 +32,17 @@ func (d *daemon) end() error {
 	return d.ending(d)
 }
 
+// beginAnew lets the consoles have what they have asked for, and has those that ask next wait for the next run. It is not
+// for the loop, which the answers need.
+func (d *daemon) beginAnew() {
+	d.anew.Do(func() {
+		if err := d.console.Leave(); err != nil {
+			d.logger("console").Warn("consoles are not told of the restart", "error", err)
+		}
+		d.loop.post(func(now time.Time) { d.endWith(now, restart) })
+	})
+}
+
 // restart begins the program anew in the same process, so that whoever started it does not notice. Consoles wait.
 func restart(d *daemon) error {
 	if err := control.Restarting(d.socket); err != nil {

@@ -35,6 +35,16 @@ func Run(ctx context.Context, path, command string, json bool, stdout io.Writer)
 // Do is Run for a session: r gets the menu that was entered, and the router's name. A daemon that is about to begin anew
 // is waited for.
 func Do(ctx context.Context, path string, r *Request, stdout io.Writer) (exit int, err error) {
+	for {
+		exit, err = once(ctx, path, r, stdout)
+		// The daemon left without having read the request: what it has read it answers.
+		if unread := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE); !unread || !restarting(path) {
+			return exit, err
+		}
+	}
+}
+
+func once(ctx context.Context, path string, r *Request, stdout io.Writer) (exit int, err error) {
 	d := net.Dialer{Timeout: dialWait}
 	conn, err := d.DialContext(ctx, "unix", path)
 	for err != nil && (errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)) && restarting(path) {

@@ -28,6 +28,7 @@ const (
 	writeWait   = 10 * time.Second // for a peer that does not read
 	dialWait    = 5 * time.Second
 	restartWait = 20 * time.Second // for a daemon that begins anew
+	leaveWait   = 2 * time.Second  // for the commands that it still carries out: one that watches something has no end
 	maxSessions = 16               // connections at a time
 )
 

@@ -34,10 +34,11 @@ type Server struct {
 	log     *slog.Logger
 	allowed func(uid uint32) bool
 
-	mu     sync.Mutex
-	conns  map[net.Conn]struct{}
-	closed bool
-	wg     sync.WaitGroup
+	mu      sync.Mutex
+	conns   map[net.Conn]struct{}
+	closed  bool
+	leaving bool
+	wg      sync.WaitGroup
 }
 
 // ErrInUse says that another daemon answers on the socket.
@@ -110,7 +111,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	for {
 		conn, err := s.ln.AcceptUnix()
 		if err != nil {
-			if s.isClosed() {
+			if s.isEnding() {
 				s.wg.Wait()
 				return nil
 			}
@@ -140,7 +141,10 @@ func (s *Server) Close() error {
 		return nil
 	}
 	s.closed = true
-	err := s.ln.Close() // unlinks the path
+	var err error
+	if !s.leaving {
+		err = s.ln.Close() // unlinks the path
+	}
 	for c := range s.conns {
 		c.Close()
 	}
@@ -149,10 +153,31 @@ func (s *Server) Close() error {
 	return err
 }
 
-func (s *Server) isClosed() bool {
+// Leave is for a daemon that is about to begin anew: consoles wait for its next run from now on, and those that have asked
+// already get their answers, for which it waits a while. Close has to follow.
+func (s *Server) Leave() error {
+	if err := Restarting(s.path); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.closed
+	if s.closed || s.leaving {
+		return nil
+	}
+	s.leaving = true
+	err := s.ln.Close()
+	for end := time.Now().Add(leaveWait); len(s.conns) > 0 && time.Now().Before(end); {
+		s.mu.Unlock()
+		time.Sleep(10 * time.Millisecond)
+		s.mu.Lock()
+	}
+	return err
+}
+
+func (s *Server) isEnding() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed || s.leaving
 }
 
 // admit checks who it is and how many there are.
@@ -172,8 +197,8 @@ func (s *Server) admit(conn *net.UnixConn) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		conn.Close()
+	if s.closed || s.leaving {
+		conn.Close() // unread, which the peer is told
 		return false
 	}
 	if len(s.conns) >= maxSessions {
