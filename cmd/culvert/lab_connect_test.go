@@ -161,7 +161,8 @@ func twoBehindNAT(t *testing.T, r *rig, name string, changes ...func(*lab.Client
 		}
 	}
 	for i, p := range pings {
-		if sent, received := p.Stop(); received < sent*98/100 {
+		// A transfer beside them that no line holds back fills queues for a moment, and there are few echoes in its time.
+		if sent, received := p.Stop(); received < sent-max(sent/50, 5) {
 			t.Errorf("%s: %s lost %d of %d echoes", name, clients[i].Name, sent-received, sent)
 		}
 	}
