@@ -356,10 +356,11 @@ func (b *bench) time(s hwcrypto.Suite, perPoint time.Duration, each *[len(hwcryp
 		return err
 	}
 	defer func() { err = errors.Join(err, remove()) }()
+	const most = 24 // bursts, even where the clock says that they took no time, as the laboratory's does
 	for i, n := range hwcrypto.Sizes {
 		text := make([]byte, n)
 		begun := time.Now()
-		for rounds := 0; rounds < 2 || time.Since(begun) < perPoint; rounds++ {
+		for rounds := 0; rounds < 2 || rounds < most && time.Since(begun) < perPoint; rounds++ {
 			start := time.Now()
 			for range burst {
 				if err := b.send(text); err != nil {
