@@ -47,7 +47,8 @@ func Parallel() Option { return func(o *options) { o.parallel = true } }
 func Alone() Option { return func(o *options) { o.alone, o.realTime = true, true } }
 
 // RealTime has the guest's clock go with the host's. Without it the clock leaps over the time in which the guest has nothing
-// to do, so that waiting costs nothing: the tests' time-outs count the guest's time.
+// to do, so that waiting costs nothing, and hardly moves while it works: what is judged by speed, or beside a load, needs
+// this. The tests' time-outs count the guest's time. With CULVERT_LONG set every guest's clock is real (make lab-long).
 func RealTime() Option { return func(o *options) { o.realTime = true } }
 
 // Without has the kernel leave out some initcalls, to be one that lacks what they start: "nf_tables_module_init".
@@ -109,7 +110,7 @@ func host(t *testing.T, name string, o options) {
 	out := &relay{w: t.Output(), test: t.Name()}
 	m := Machine{
 		Alone:    o.alone,
-		RealTime: o.realTime,
+		RealTime: o.realTime || os.Getenv("CULVERT_LONG") != "",
 		Without:  o.without,
 		Kernel:   kernel,
 		Memory:   o.memory,
