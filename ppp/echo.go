@@ -65,6 +65,9 @@ func (l *Link) echoTick(now time.Time) {
 		e.lost++
 	}
 	e.pending++
+	if e.pending == 2 && l.env.Silent != nil {
+		l.env.Silent()
+	}
 	e.sent++
 	e.id++
 	e.next = now.Add(echoInterval)

@@ -53,6 +53,9 @@ type Env struct {
 	// Traffic reads the data path's counters, for idle-timeout and so that a busy link is not asked whether it lives.
 	// It may be nil.
 	Traffic func() Traffic
+	// Silent is called once when the peer has not answered an echo request: whoever carries the link has until the fifth to
+	// mend what may be broken below. It may be nil.
+	Silent func()
 }
 
 // Caller is who is at the other end, as the layer below knows it.

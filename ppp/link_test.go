@@ -324,7 +324,8 @@ func TestClose(t *testing.T) {
 }
 
 func TestKeepalive(t *testing.T) {
-	s := up(t, serverConfig(), nil)
+	silent := 0
+	s := up(t, serverConfig(), func(_ *station, e *Env) { e.Silent = func() { silent++ } })
 	start := s.now
 	s.run(29 * time.Second)
 	s.expect()
@@ -333,6 +334,9 @@ func TestKeepalive(t *testing.T) {
 	s.recv("c021 0a 01 0008 a1a2a3a4")
 	s.run(29 * time.Second)
 	s.expect()
+	if silent != 0 {
+		t.Error("silent, though every request was answered")
+	}
 	s.run(3 * time.Second)
 	s.expect("c021 09 02 0008 01020304", "c021 09 03 0008 01020304", "c021 09 04 0008 01020304")
 	if snap := s.link.Snapshot(s.now); snap.EchoLost != 2 || snap.EchoSent != 4 {
@@ -349,6 +353,9 @@ func TestKeepalive(t *testing.T) {
 	}
 	s.run(10 * time.Second)
 	s.ended(CauseKeepalive)
+	if silent != 1 {
+		t.Errorf("silence was told %d times", silent)
+	}
 	if d := s.now.Sub(start); d > 80*time.Second {
 		t.Errorf("took %v", d)
 	}

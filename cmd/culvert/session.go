@@ -85,6 +85,7 @@ func (d *daemon) sessionUp(info l2tp.SessionInfo) {
 		Up:       s.linkUp,
 		Down:     s.linkDown,
 		Traffic:  s.traffic,
+		Silent:   s.silent,
 	})
 	d.sessions[s.key()] = s
 	if s.dialer != nil {
@@ -140,6 +141,13 @@ func (s *session) caller() ppp.Caller {
 func (s *session) send(frame []byte) {
 	if err := s.channel.Send(frame); err != nil && !s.closed {
 		s.log.Debug("PPP frame not sent", "error", err)
+	}
+}
+
+// silent gives a call's IPsec the chance to mend itself before the link is given up. Clients mend theirs themselves.
+func (s *session) silent() {
+	if s.dialer != nil && s.dialer.mark != 0 {
+		s.d.ike.Renew(time.Now(), s.dialer.mark)
 	}
 }
 

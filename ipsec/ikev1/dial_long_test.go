@@ -123,6 +123,35 @@ func TestDialRebindInRenewal(t *testing.T) {
 	}
 }
 
+// TestDialRenew: a server that sends data to where the NAT used to have us, or has lost the pair, is mended by a new pair.
+func TestDialRenew(t *testing.T) {
+	for _, nat := range []bool{false, true} {
+		c := newCable(t, 1, nat, nil)
+		m := c.up(c.caller())
+		c.useAndCheck(5*time.Minute, 20*time.Second)
+		pair := func() *child { return c.a.e.clients[m].children[len(c.a.e.clients[m].children)-1] }
+		old := pair()
+		for _, sa := range c.b.data.SAs() {
+			c.b.data.Remove(sa.ID()) // and its engine does not know
+		}
+		if nat {
+			c.rebind()
+		}
+		c.a.e.Renew(c.now, m)
+		c.a.e.Renew(c.now, m) // a second time changes nothing
+		c.run(5 * time.Second)
+		if pair() == old || pair().state != childActive {
+			t.Fatalf("nat %v: not renewed\n%s", nat, c.a.log)
+		}
+		c.useAndCheck(5*time.Minute, 20*time.Second)
+		c.bounded()
+		if len(c.a.downs) != 0 || len(c.b.downs) != 0 || len(c.b.e.clients) != 1 {
+			t.Errorf("nat %v: downs %v %v", nat, c.a.downs, c.b.downs)
+		}
+		c.a.e.Renew(c.now, m+1) // nobody's
+	}
+}
+
 // TestDialPeerRenews: the server renews both phases before we do.
 func TestDialPeerRenews(t *testing.T) {
 	for _, nat := range []bool{false, true} {

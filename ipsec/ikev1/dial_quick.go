@@ -113,6 +113,26 @@ func (c *child) renewDue(now time.Time) {
 	}
 }
 
+// Renew replaces the SAs of a call at once, because nothing comes through them although their limits are far: the server
+// may send to where a NAT used to have us, or have lost the pair and kept phase 1. What a quick mode makes goes to where
+// that came from. If the server does not answer it, phase 1 begins anew. A mark that is not a call's is ignored.
+func (e *Engine) Renew(now time.Time, m ipsec.Mark) {
+	e.at = now
+	defer e.flush()
+	c := e.clients[m]
+	if c == nil || c.dial == nil || len(c.children) == 0 {
+		return
+	}
+	ch := c.children[0]
+	for _, o := range c.children {
+		if o.since.After(ch.since) {
+			ch = o
+		}
+	}
+	e.log.Info("nothing comes through the SAs, renewing them", "mark", m, "server", c.path.Remote)
+	ch.renewDue(now)
+}
+
 // superseded says whether a later pair is in use or about to be.
 func (c *child) superseded() bool {
 	for _, o := range c.client.children {

@@ -137,7 +137,7 @@ func (q *quick) sendFirst(now time.Time, public []byte) {
 	q.state = quickSent
 	q.reply = reply{answer: msg} // sent again by time, not by question
 	if start.old != nil {
-		sa.e.log.Info("rekeying: the SA reaches its limit", "mark", sa.client.mark, "spi-out", start.old.out)
+		sa.e.log.Info("rekeying", "mark", sa.client.mark, "spi-out", start.old.out)
 	}
 	sa.e.timers.set(&q.timer, now.Add(quickRetries[0]))
 	sa.send(sa.path, msg)
