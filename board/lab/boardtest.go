@@ -102,7 +102,7 @@ func Unavailable(t *testing.T, err error) {
 // Reserve waits for a processor of this machine for an emulated board, or for all of them, until the test ends.
 func Reserve(t *testing.T, all bool) {
 	t.Helper()
-	release, err := slot(t.Context(), all)
+	_, release, err := slot(t.Context(), all)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func (b *Board) run(ctx context.Context, k *BoardKernel, program string, o optio
 		return 0, 0, err
 	}
 	q.Console = out
-	release, err := slot(ctx, o.alone)
+	_, release, err := slot(ctx, o.alone)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -51,7 +51,7 @@ func here(t *testing.T, o options) {
 		t.Fatal(err)
 	}
 	if o.alone {
-		release, err := slot(t.Context(), true)
+		_, release, err := slot(t.Context(), true)
 		if err != nil {
 			t.Fatal(err)
 		}
