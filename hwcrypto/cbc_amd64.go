@@ -9,12 +9,15 @@ import (
 )
 
 // aesCBC is AES in CBC mode with the processor's own instructions. Go's takes each block through a call of its own, in
-// both directions; here the blocks to be decrypted, which do not need one another, go eight at a time.
+// both directions; here the blocks to be decrypted, which do not need one another, go eight at a time, and of packets to be
+// encrypted, whose blocks do, four.
 type aesCBC struct {
 	decrypt bool
 	rounds  int
 	keys    [15 * aes.BlockSize]byte // in the order of use
 	iv      [aes.BlockSize]byte
+	ivs     [lanes][aes.BlockSize]byte
+	texts   [lanes]*byte
 }
 
 // newAESCBC makes both directions; false where the processor cannot.
@@ -75,6 +78,24 @@ func (c *aesCBC) CryptBlocks(dst, src []byte) {
 	}
 }
 
+// EncryptLanes encrypts that many texts in place, each from its own IV. No text is empty.
+func (c *aesCBC) EncryptLanes(ivs, texts *[lanes][]byte) {
+	blocks := len(texts[0])
+	for i, t := range texts {
+		blocks = min(blocks, len(t))
+		c.texts[i] = &t[0]
+		copy(c.ivs[i][:], ivs[i])
+	}
+	blocks /= aes.BlockSize
+	encryptCBC4(c.rounds, &c.keys[0], &c.texts, blocks, &c.ivs)
+	for i, t := range texts {
+		if rest := t[blocks*aes.BlockSize:]; len(rest) > 0 {
+			encryptCBC(c.rounds, &c.keys[0], &rest[0], len(rest)/aes.BlockSize, &c.ivs[i][0])
+		}
+	}
+	clear(c.texts[:])
+}
+
 // encryptCBC and decryptCBC work in place, on one block at least, and leave in iv what the next block needs.
 //
 //go:noescape
@@ -82,6 +103,11 @@ func encryptCBC(rounds int, keys, text *byte, blocks int, iv *byte)
 
 //go:noescape
 func decryptCBC(rounds int, keys, text *byte, blocks int, iv *byte)
+
+// encryptCBC4 is encryptCBC for four texts of as many blocks.
+//
+//go:noescape
+func encryptCBC4(rounds int, keys *byte, texts *[lanes]*byte, blocks int, ivs *[lanes][aes.BlockSize]byte)
 
 // invertKeys makes the keys of the equivalent inverse cipher (FIPS 197 section 5.3.5).
 //

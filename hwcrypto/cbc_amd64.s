@@ -87,6 +87,64 @@ next:
 	VMOVDQU X0, (DI)
 	RET
 
+// func encryptCBC4(rounds int, keys *byte, texts *[4]*byte, blocks int, ivs *[4][16]byte)
+TEXT ·encryptCBC4(SB), NOSPLIT, $0-40
+	MOVQ rounds+0(FP), CX
+	MOVQ keys+8(FP), AX
+	MOVQ texts+16(FP), DX
+	MOVQ blocks+24(FP), BX
+	MOVQ ivs+32(FP), DI
+	MOVQ (DX), R8
+	MOVQ 8(DX), R9
+	MOVQ 16(DX), R10
+	MOVQ 24(DX), R11
+	VMOVDQU (DI), X0 // the blocks before
+	VMOVDQU 16(DI), X1
+	VMOVDQU 32(DI), X2
+	VMOVDQU 48(DI), X3
+	SHLQ $4, CX
+	ADDQ AX, CX // the last key
+	VMOVDQU (AX), X4
+	VMOVDQU (CX), X5
+four:
+	VPXOR (R8), X4, X8
+	VPXOR (R9), X4, X9
+	VPXOR (R10), X4, X10
+	VPXOR (R11), X4, X11
+	VPXOR X8, X0, X0
+	VPXOR X9, X1, X1
+	VPXOR X10, X2, X2
+	VPXOR X11, X3, X3
+	LEAQ 16(AX), SI
+each:
+	VMOVDQU (SI), X6
+	VAESENC X6, X0, X0
+	VAESENC X6, X1, X1
+	VAESENC X6, X2, X2
+	VAESENC X6, X3, X3
+	ADDQ $16, SI
+	CMPQ SI, CX
+	JNE each
+	VAESENCLAST X5, X0, X0
+	VAESENCLAST X5, X1, X1
+	VAESENCLAST X5, X2, X2
+	VAESENCLAST X5, X3, X3
+	VMOVDQU X0, (R8)
+	VMOVDQU X1, (R9)
+	VMOVDQU X2, (R10)
+	VMOVDQU X3, (R11)
+	ADDQ $16, R8
+	ADDQ $16, R9
+	ADDQ $16, R10
+	ADDQ $16, R11
+	DECQ BX
+	JNZ four
+	VMOVDQU X0, (DI)
+	VMOVDQU X1, 16(DI)
+	VMOVDQU X2, 32(DI)
+	VMOVDQU X3, 48(DI)
+	RET
+
 // func decryptCBC(rounds int, keys, text *byte, blocks int, iv *byte)
 TEXT ·decryptCBC(SB), NOSPLIT, $0-40
 	MOVQ rounds+0(FP), CX

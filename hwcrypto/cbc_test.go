@@ -46,11 +46,52 @@ func TestAESCBC(t *testing.T) {
 	}
 }
 
+// Four packets at once are four packets one by one.
+func TestAESCBCLanes(t *testing.T) {
+	noise := rand.New(rand.NewPCG(1, 2))
+	key := []byte("0123456789abcdefghijklmnopqrstuv")
+	for _, n := range []int{16, 24, 32} {
+		enc, _, ok := newAESCBC(key[:n])
+		if !ok {
+			t.Skip("this processor has none")
+		}
+		block, err := aes.NewCipher(key[:n])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 200 {
+			var ivs, texts, want [lanes][]byte
+			for i := range lanes {
+				ivs[i], texts[i] = make([]byte, aes.BlockSize), make([]byte, (1+noise.IntN(20))*aes.BlockSize)
+				ivs[i][0], texts[i][5] = byte(noise.Int()), byte(noise.Int())
+				want[i] = make([]byte, len(texts[i]))
+				cipher.NewCBCEncrypter(block, ivs[i]).CryptBlocks(want[i], texts[i])
+			}
+			enc.(laneMode).EncryptLanes(&ivs, &texts)
+			for i := range lanes {
+				if !bytes.Equal(texts[i], want[i]) {
+					t.Fatalf("AES-%d, lane %d of %d octets: %x, want %x", 8*n, i, len(want[i]), texts[i], want[i])
+				}
+			}
+		}
+	}
+}
+
 func BenchmarkAESCBC(b *testing.B) {
 	enc, dec, ok := newAESCBC(make([]byte, 16))
 	if !ok {
 		b.Skip("this processor has none")
 	}
+	b.Run("encrypt four", func(b *testing.B) {
+		var ivs, texts [lanes][]byte
+		for i := range lanes {
+			ivs[i], texts[i] = make([]byte, aes.BlockSize), make([]byte, 1408)
+		}
+		b.SetBytes(lanes * 1408)
+		for b.Loop() {
+			enc.(laneMode).EncryptLanes(&ivs, &texts)
+		}
+	})
 	for name, mode := range map[string]cbcMode{"encrypt": enc, "decrypt": dec} {
 		b.Run(name, func(b *testing.B) {
 			text := make([]byte, 1408)

@@ -90,20 +90,8 @@ func (x *Crypter) Seal(packet []byte, seq uint64) error {
 	if x.t == nil {
 		return errClosed
 	}
-	if len(packet) < x.cfg.Suite.Overhead() {
-		return ErrPacket
-	}
-	iv := packet[headerLen : headerLen+x.cfg.Suite.IVLen()]
-	if x.ivs == nil {
-		binary.BigEndian.PutUint64(iv, seq) // must be unique, need not be random: RFC 4106 section 3.1
-	} else {
-		// CBC needs IVs that cannot be foretold (RFC 3602 section 3): a counter under a secret mask, encrypted
-		// (NIST SP 800-38A appendix C).
-		n := x.ivs.BlockSize()
-		copy(x.iv[:n], x.mask[:n])
-		at := x.iv[n-8 : n]
-		binary.BigEndian.PutUint64(at, binary.BigEndian.Uint64(at)^seq)
-		x.ivs.Encrypt(iv, x.iv[:n])
+	if err := x.number(packet, seq); err != nil {
+		return err
 	}
 	for {
 		err := x.t.Seal(packet, uint32(seq>>32))
@@ -114,6 +102,48 @@ func (x *Crypter) Seal(packet []byte, seq uint64) error {
 			return err
 		}
 	}
+}
+
+// SealAll is Seal for packets whose sequence numbers follow each other from seq on. It stops at the first error and says
+// how many are sealed.
+func (x *Crypter) SealAll(packets [][]byte, seq uint64) (sealed int, err error) {
+	if together, ok := x.t.(batchTransform); ok && len(packets) > 1 && seq>>32 == (seq+uint64(len(packets)))>>32 {
+		for i, p := range packets {
+			if err := x.number(p, seq+uint64(i)); err != nil {
+				return 0, err
+			}
+		}
+		if sealed, err = together.SealAll(packets, uint32(seq>>32)); errors.Is(err, ErrPacket) {
+			return sealed, err
+		}
+	}
+	for _, p := range packets[sealed:] {
+		if err := x.Seal(p, seq+uint64(sealed)); err != nil {
+			return sealed, err
+		}
+		sealed++
+	}
+	return sealed, nil
+}
+
+// number writes the IV for a sequence number.
+func (x *Crypter) number(packet []byte, seq uint64) error {
+	if len(packet) < x.cfg.Suite.Overhead() {
+		return ErrPacket
+	}
+	iv := packet[headerLen : headerLen+x.cfg.Suite.IVLen()]
+	if x.ivs == nil {
+		binary.BigEndian.PutUint64(iv, seq) // must be unique, need not be random: RFC 4106 section 3.1
+		return nil
+	}
+	// CBC needs IVs that cannot be foretold (RFC 3602 section 3): a counter under a secret mask, encrypted
+	// (NIST SP 800-38A appendix C).
+	n := x.ivs.BlockSize()
+	copy(x.iv[:n], x.mask[:n])
+	at := x.iv[n-8 : n]
+	binary.BigEndian.PutUint64(at, binary.BigEndian.Uint64(at)^seq)
+	x.ivs.Encrypt(iv, x.iv[:n])
+	return nil
 }
 
 // Open checks the ICV and decrypts the text in place. seq is the whole sequence number. ErrAuth if the packet is not

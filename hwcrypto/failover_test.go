@@ -286,6 +286,67 @@ func TestIVs(t *testing.T) {
 	}
 }
 
+// TestSealAll: packets that are sealed together are what they are one by one, whatever their number and lengths, also where
+// the upper half of the sequence number changes on the way or the engine fails in their midst.
+func TestSealAll(t *testing.T) {
+	for i, s := range Suites() {
+		count := -1 << 30
+		o := Options{Mode: SoftwareOnly}
+		if i%2 == 1 {
+			o = Options{Mode: KernelFirst, PerPoint: time.Microsecond, Providers: []Provider{flaky{name: "engine", failAt: 40, packets: &count}}}
+		}
+		p := Open(o)
+		p.Choose(s)
+		count = 0
+		cfg := Config{Suite: s, Keys: testKeys(s), ESN: true}
+		one, err := Software{}.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := p.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seq := uint64(1<<32 - 60)
+		for n := range 14 {
+			var packets, texts [][]byte
+			for i := range n {
+				b := make([]byte, s.Overhead()+textLen(s, 1+(i*397+n*64)%1500))
+				binary.BigEndian.PutUint32(b[4:], uint32(seq)+uint32(i))
+				text := b[headerLen+s.IVLen() : len(b)-s.ICV]
+				for j := range text {
+					text[j] = byte(i + j)
+				}
+				packets, texts = append(packets, b), append(texts, bytes.Clone(text))
+			}
+			if done, err := x.SealAll(packets, seq); done != n || err != nil {
+				t.Fatalf("%s: %d of %d, %v", s, done, n, err)
+			}
+			for i, b := range packets {
+				high := uint32((seq + uint64(i)) >> 32)
+				if err := one.Open(b, high); err != nil {
+					t.Fatalf("%s: packet %d of %d: %v", s, i, n, err)
+				}
+				if text := b[headerLen+s.IVLen() : len(b)-s.ICV]; !bytes.Equal(text, texts[i]) {
+					t.Fatalf("%s: packet %d of %d has another text", s, i, n)
+				}
+			}
+			seq += uint64(n)
+		}
+		short := [][]byte{make([]byte, s.Overhead()+16), make([]byte, s.Overhead()+1), make([]byte, s.Overhead()+16)}
+		if done, err := x.SealAll(short, 1); done > 1 || !errors.Is(err, ErrPacket) && s.Block() > 1 {
+			t.Errorf("%s: a packet of impossible length: %d, %v", s, done, err)
+		}
+		x.Close()
+		if done, err := x.SealAll([][]byte{make([]byte, s.Overhead()+16)}, 1); done != 0 || err == nil {
+			t.Errorf("%s: sealed with a closed Crypter", s)
+		}
+		if i%2 == 1 && count < 40 {
+			t.Errorf("%s: the engine was asked for %d packets", s, count)
+		}
+	}
+}
+
 func TestCrypterAllocatesNothing(t *testing.T) {
 	p := Open(Options{Mode: SoftwareOnly})
 	for _, s := range Suites() {
@@ -294,7 +355,11 @@ func TestCrypterAllocatesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		packet := make([]byte, s.Overhead()+1024)
+		several := [][]byte{packet, bytes.Clone(packet), bytes.Clone(packet), bytes.Clone(packet), bytes.Clone(packet)}
 		if n := testing.AllocsPerRun(50, func() {
+			if _, err := x.SealAll(several, 1); err != nil {
+				t.Fatal(err)
+			}
 			if x.Seal(packet, 1) != nil || x.Open(packet, 1) != nil {
 				t.Fatal("does not open what it sealed")
 			}

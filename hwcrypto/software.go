@@ -139,6 +139,8 @@ type composed struct {
 	mac    mac
 	esn    bool
 	tail   [4]byte
+	ivs    [lanes][]byte // of packets that are sealed together
+	texts  [lanes][]byte
 }
 
 func newComposed(c Config, b blockMode, m mac) *composed {
@@ -179,6 +181,40 @@ func (t *composed) Seal(p []byte, high uint32) error {
 	return nil
 }
 
+// SealAll implements batchTransform.
+func (t *composed) SealAll(packets [][]byte, high uint32) (sealed int, err error) {
+	var together laneMode
+	if c, ok := t.blocks.(*softCBC); ok {
+		together, _ = c.enc.(laneMode)
+	}
+	for together != nil && len(packets)-sealed >= lanes {
+		group := packets[sealed : sealed+lanes]
+		for i, p := range group {
+			if t.ivs[i], t.texts[i], _, err = t.suite.split(p); err != nil {
+				return sealed, err
+			}
+		}
+		together.EncryptLanes(&t.ivs, &t.texts)
+		for _, p := range group {
+			sum, err := t.icv(p, high)
+			if err != nil { // of software there is none
+				return sealed, fmt.Errorf("%w: %w, and the text is lost", ErrPacket, err)
+			}
+			copy(p[len(p)-t.suite.ICV:], sum)
+		}
+		sealed += lanes
+	}
+	clear(t.ivs[:])
+	clear(t.texts[:])
+	for _, p := range packets[sealed:] {
+		if err := t.Seal(p, high); err != nil {
+			return sealed, err
+		}
+		sealed++
+	}
+	return sealed, nil
+}
+
 func (t *composed) Open(p []byte, high uint32) error {
 	iv, text, icv, err := t.suite.split(p)
 	if err != nil {
@@ -206,6 +242,15 @@ func (t *composed) Close() error {
 type softCBC struct {
 	block    cipher.Block
 	enc, dec cbcMode
+}
+
+// lanes is how many packets a laneMode encrypts at a time: a block of CBC waits for the one before it, for as long as the
+// processor could do several others.
+const lanes = 4
+
+// laneMode is a cbcMode that encrypts several packets at once.
+type laneMode interface {
+	EncryptLanes(ivs, texts *[lanes][]byte)
 }
 
 // cbcMode is what package crypto/cipher's CBC modes are beyond cipher.BlockMode.

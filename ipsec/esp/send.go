@@ -83,13 +83,9 @@ func (b *Backend) SendBatch(m ipsec.Mark, local, remote netip.AddrPort, bufs [][
 		}
 		return sent, nil
 	}
-	sealed, now := 0, b.o.Now()
-	for i, buf := range bufs {
-		if bufs[i], err = b.seal(s, where, local.Port(), remote.Port(), buf, at, now); err != nil {
-			b.drops.send.Add(uint64(len(bufs) - i))
-			break
-		}
-		sealed++
+	sealed, err := b.sealAll(s, where, local.Port(), remote.Port(), bufs, at, b.o.Now())
+	if err != nil {
+		b.drops.send.Add(uint64(len(bufs) - sealed))
 	}
 	if sealed == 0 {
 		return 0, err
@@ -121,6 +117,48 @@ func (b *Backend) SendMessage(m ipsec.Mark, local, remote netip.AddrPort, payloa
 
 // seal makes the packet around buf[at:], in buf.
 func (b *Backend) seal(s *sa, where *place, sport, dport uint16, buf []byte, at int, now time.Time) ([]byte, error) {
+	packet, err := s.frame(where, sport, dport, buf, at)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := b.number(s, packet, now); err != nil {
+		return nil, err
+	}
+	if err := s.crypt.Seal(packet, s.seq); err != nil {
+		return nil, fmt.Errorf("esp: %s: %w", s.id, err)
+	}
+	b.watch(s, now)
+	return packet, nil
+}
+
+// sealAll is seal for several payloads, whose buffers become the packets. It says how many it has sealed; the error is that
+// of the next.
+func (b *Backend) sealAll(s *sa, where *place, sport, dport uint16, bufs [][]byte, at int, now time.Time) (sealed int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first, n := s.seq+1, 0
+	for ; n < len(bufs); n++ {
+		var packet []byte
+		if packet, err = s.frame(where, sport, dport, bufs[n], at); err != nil {
+			break
+		}
+		if err = b.number(s, packet, now); err != nil {
+			break
+		}
+		bufs[n] = packet
+	}
+	sealed, failed := s.crypt.SealAll(bufs[:n], first)
+	if failed != nil {
+		err = fmt.Errorf("esp: %s: %w", s.id, failed)
+	}
+	b.watch(s, now)
+	return sealed, err
+}
+
+// frame makes what is to be sealed of buf[at:], but for the sequence number.
+func (s *sa) frame(where *place, sport, dport uint16, buf []byte, at int) ([]byte, error) {
 	start := at - udpHeader - s.front
 	switch {
 	case at > len(buf) || start < 0:
@@ -153,26 +191,24 @@ func (b *Backend) seal(s *sa, where *place, sport, dport uint16, buf []byte, at 
 		// IPv6 has no datagrams without a checksum (RFC 8200 section 8.1); over IPv4 the ICV protects better.
 		binary.BigEndian.PutUint16(udp[6:], checksum(local, remote, udp))
 	}
-
 	packet := buf[start:]
 	binary.BigEndian.PutUint32(packet, uint32(s.id.SPI))
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	return packet, nil
+}
+
+// number gives a packet the next sequence number, and counts it. s.mu is held.
+func (b *Backend) number(s *sa, packet []byte, now time.Time) error {
 	if b.ended(s, now) {
-		return nil, ErrExpired
+		return ErrExpired
 	}
 	if !s.esn && s.seq == math.MaxUint32 {
 		b.expire(s)
-		return nil, ErrExpired
+		return ErrExpired
 	}
 	s.seq++
 	binary.BigEndian.PutUint32(packet[4:], uint32(s.seq))
-	if err := s.crypt.Seal(packet, s.seq); err != nil {
-		return nil, fmt.Errorf("esp: %s: %w", s.id, err)
-	}
 	s.usage.Packets++
-	s.usage.Bytes += uint64(len(udp))
+	s.usage.Bytes += uint64(binary.BigEndian.Uint16(packet[s.front+4:])) // the length of the UDP datagram
 	s.usage.LastUsed = now
-	b.watch(s, now)
-	return packet, nil
+	return nil
 }
