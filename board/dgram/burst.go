@@ -78,27 +78,7 @@ func (b *Burst) fill(i int, d Datagram) {
 	}
 }
 
-func (b *Burst) send(fd uintptr) bool {
-	for {
-		var n uintptr
-		if b.one {
-			_, _, b.errno = unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&b.msgs[0].hdr)), 0)
-			n = 1
-		} else {
-			n, _, b.errno = unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.msgs[0])), uintptr(b.count), 0, 0, 0)
-		}
-		switch b.errno {
-		case unix.EAGAIN:
-			return false // to wait
-		case unix.EINTR:
-			continue
-		case unix.ENOSYS:
-			if !b.one {
-				b.one, b.count = true, 1
-				continue
-			}
-		}
-		b.sent = int(n)
-		return true
-	}
+func (b *Burst) send(fd uintptr) (done bool) {
+	b.sent, b.errno, done = sendAll(fd, b.msgs[:b.count], &b.one)
+	return done
 }

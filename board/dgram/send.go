@@ -42,28 +42,34 @@ func (s *sender) prepare(c *Conn) {
 	}
 }
 
-func (s *sender) send(fd uintptr) bool {
+func (s *sender) send(fd uintptr) (done bool) {
+	s.sent, s.errno, done = sendAll(fd, s.msgs[:s.count], &s.one)
+	return done
+}
+
+// sendAll gives the kernel messages, one where it takes one at a time only, which is found out. sent is how many have gone
+// and errno why the first has not; not done: the socket is full.
+func sendAll(fd uintptr, msgs []mmsghdr, one *bool) (sent int, errno syscall.Errno, done bool) {
 	for {
 		var n uintptr
-		if s.one {
-			_, _, s.errno = unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&s.msgs[0].hdr)), 0)
+		if *one {
+			_, _, errno = unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&msgs[0].hdr)), 0)
 			n = 1
 		} else {
-			n, _, s.errno = unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&s.msgs[0])), uintptr(s.count), 0, 0, 0)
+			n, _, errno = unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), 0, 0, 0)
 		}
-		switch s.errno {
+		switch errno {
 		case unix.EAGAIN:
-			return false // to wait
+			return 0, errno, false
 		case unix.EINTR:
 			continue
 		case unix.ENOSYS:
-			if !s.one {
-				s.one = true
+			if !*one {
+				*one = true
 				continue
 			}
 		}
-		s.sent = int(n)
-		return true
+		return int(n), errno, true
 	}
 }
 

@@ -2,7 +2,6 @@ package ikev1
 
 import (
 	"bytes"
-	"crypto/hmac"
 	"encoding/binary"
 	"time"
 
@@ -28,13 +27,8 @@ func (sa *phase1) receiveInformational(now time.Time, m *message) {
 		e.drop(DropReplay, m.path)
 		return
 	}
-	payloads, hash, rest, _, why, err := sa.openHashed(sa.exchangeIV(m.MessageID), m)
-	if err != nil {
-		e.drop(why, m.path, "problem", err)
-		return
-	}
-	if !hmac.Equal(hash, sa.keys.hash1(m.MessageID, rest)) {
-		e.drop(DropHash, m.path)
+	payloads, _, ok := sa.openFirst(m)
+	if !ok {
 		return
 	}
 	sa.seen.add(m.MessageID)

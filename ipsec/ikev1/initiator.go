@@ -260,13 +260,8 @@ func (sa *phase1) mainCall(now time.Time) {
 // answeredSA takes message 2 and sends message 3.
 func (sa *phase1) answeredSA(now time.Time, m *message) {
 	e := sa.e
-	if m.encrypted() {
-		e.drop(DropFlags, m.path)
-		return
-	}
-	payloads, _, err := isakmp.ParsePayloads(m.Next, m.body(), false)
-	if err != nil {
-		e.drop(DropPayload, m.path, "problem", err)
+	payloads, ok := e.inClear(m)
+	if !ok {
 		return
 	}
 	choice, v, ok := sa.accept(m, payloads)
@@ -308,17 +303,12 @@ func (sa *phase1) answeredSA(now time.Time, m *message) {
 // answeredKE takes message 4 and sends message 5, from the other port where there is a NAT.
 func (sa *phase1) answeredKE(now time.Time, m *message) {
 	e := sa.e
-	if m.encrypted() {
-		e.drop(DropFlags, m.path)
-		return
-	}
 	if m.path.Remote.Addr() != sa.path.Remote.Addr() {
 		e.drop(DropState, m.path, "problem", "message 4 comes from another address than message 2")
 		return
 	}
-	payloads, _, err := isakmp.ParsePayloads(m.Next, m.body(), false)
-	if err != nil {
-		e.drop(DropPayload, m.path, "problem", err)
+	payloads, ok := e.inClear(m)
+	if !ok {
 		return
 	}
 	ke, ok1 := single(payloads, isakmp.PayloadKE)
@@ -468,17 +458,12 @@ func (sa *phase1) aggressiveCall(now time.Time) {
 // aggressiveAnswered verifies message 2, which proves the server, and sends message 3.
 func (sa *phase1) aggressiveAnswered(now time.Time, m *message) {
 	e := sa.e
-	if m.encrypted() {
-		e.drop(DropFlags, m.path)
-		return
-	}
 	if sa.badAuth >= maxBadAuth {
 		e.drop(DropHash, m.path)
 		return
 	}
-	payloads, _, err := isakmp.ParsePayloads(m.Next, m.body(), false)
-	if err != nil {
-		e.drop(DropPayload, m.path, "problem", err)
+	payloads, ok := e.inClear(m)
+	if !ok {
 		return
 	}
 	choice, v, ok := sa.accept(m, payloads)

@@ -93,17 +93,12 @@ func (sa *phase1) receivePhase1(now time.Time, m *message) {
 // mainThird takes the initiator's public value and nonce, and computes ours on a worker.
 func (sa *phase1) mainThird(now time.Time, m *message) {
 	e := sa.e
-	if m.encrypted() {
-		e.drop(DropFlags, m.path)
-		return
-	}
 	if m.path.Remote.Addr() != sa.path.Remote.Addr() {
 		e.drop(DropState, m.path, "problem", "message 3 comes from another address than message 1")
 		return
 	}
-	payloads, _, err := isakmp.ParsePayloads(m.Next, m.body(), false)
-	if err != nil {
-		e.drop(DropPayload, m.path, "problem", err)
+	payloads, ok := e.inClear(m)
+	if !ok {
 		return
 	}
 	ke, ok1 := single(payloads, isakmp.PayloadKE)

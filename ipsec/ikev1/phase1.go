@@ -3,6 +3,7 @@ package ikev1
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
 	"log/slog"
@@ -371,6 +372,34 @@ func (sa *phase1) openHashed(iv []byte, m *message) (payloads []isakmp.Payload, 
 	}
 	hash = payloads[0].Body
 	return payloads[1:], hash, plain[4+len(hash) : used], next, 0, nil
+}
+
+// openFirst is openHashed for the first message of an exchange under this ISAKMP SA, with the hash verified.
+func (sa *phase1) openFirst(m *message) (payloads []isakmp.Payload, next []byte, ok bool) {
+	payloads, hash, rest, next, why, err := sa.openHashed(sa.exchangeIV(m.MessageID), m)
+	switch {
+	case err != nil:
+		sa.e.drop(why, m.path, "problem", err)
+	case !hmac.Equal(hash, sa.keys.hash1(m.MessageID, rest)):
+		sa.e.drop(DropHash, m.path)
+	default:
+		return payloads, next, true
+	}
+	return nil, nil, false
+}
+
+// inClear parses a message that nobody encrypts.
+func (e *Engine) inClear(m *message) (payloads []isakmp.Payload, ok bool) {
+	if m.encrypted() {
+		e.drop(DropFlags, m.path)
+		return nil, false
+	}
+	payloads, _, err := isakmp.ParsePayloads(m.Next, m.body(), false)
+	if err != nil {
+		e.drop(DropPayload, m.path, "problem", err)
+		return nil, false
+	}
+	return payloads, true
 }
 
 // exchangeIV is the first IV of another exchange under this ISAKMP SA.

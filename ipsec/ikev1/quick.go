@@ -103,13 +103,8 @@ func (sa *phase1) quickFirst(now time.Time, m *message) {
 		e.drop(DropLimit, m.path, "problem", "too many quick modes at once")
 		return
 	}
-	payloads, hash, rest, next, why, err := sa.openHashed(sa.exchangeIV(m.MessageID), m)
-	if err != nil {
-		e.drop(why, m.path, "problem", err)
-		return
-	}
-	if !hmac.Equal(hash, sa.keys.hash1(m.MessageID, rest)) {
-		e.drop(DropHash, m.path)
+	payloads, next, ok := sa.openFirst(m)
+	if !ok {
 		return
 	}
 	sa.seen.add(m.MessageID)

@@ -462,7 +462,8 @@ func (o *object) each(ctx context.Context, c *call, e *edit, tables []*config.Ta
 	})
 }
 
-func (o *object) remove(ctx context.Context, c *call) error {
+// every changes as one the tables that the words of a command choose; settings it takes none.
+func (o *object) every(ctx context.Context, c *call, do func(*change) error) error {
 	e, err := c.begin()
 	if err != nil {
 		return err
@@ -474,15 +475,19 @@ func (o *object) remove(ctx context.Context, c *call) error {
 	if err := c.args.restSettings(); err != nil {
 		return err
 	}
-	return o.each(ctx, c, e, tables, func(ch *change) error {
+	return o.each(ctx, c, e, tables, do)
+}
+
+func (o *object) remove(ctx context.Context, c *call) error {
+	return o.every(ctx, c, func(ch *change) error {
 		name := ch.path[len(ch.path)-1]
 		if slices.Contains(config.Schema().Collection(o.path).Builtin, name) {
 			return fmt.Errorf("%s is built in: it can be changed, not removed", quote(name))
 		}
-		if !e.doc.Has(ch.path) {
+		if !ch.e.doc.Has(ch.path) {
 			return fmt.Errorf("%s is dynamic: it goes with what made it", quote(name))
 		}
-		return e.doc.Remove(ch.path)
+		return ch.e.doc.Remove(ch.path)
 	})
 }
 
@@ -496,25 +501,11 @@ func (a *args) restSettings() error {
 }
 
 func (o *object) able(ctx context.Context, c *call, disabled bool) error {
-	e, err := c.begin()
-	if err != nil {
-		return err
-	}
-	tables, err := o.chosen(c, e)
-	if err != nil {
-		return err
-	}
-	if err := c.args.restSettings(); err != nil {
-		return err
-	}
-	return o.each(ctx, c, e, tables, func(ch *change) error {
+	return o.every(ctx, c, func(ch *change) error {
 		if !disabled {
-			if err := e.doc.Unset(ch.path, "disabled"); err != nil {
-				return err
-			}
-			return nil
+			return ch.e.doc.Unset(ch.path, "disabled")
 		}
-		return e.doc.Set(ch.path, "disabled", true)
+		return ch.e.doc.Set(ch.path, "disabled", true)
 	})
 }
 
@@ -538,7 +529,7 @@ func (o *object) comment(ctx context.Context, c *call) error {
 	if err := c.args.restSettings(); err != nil {
 		return err
 	}
-	return o.each(ctx, c, e, tables, func(ch *change) error { return e.doc.Set(ch.path, "comment", text) })
+	return o.each(ctx, c, e, tables, func(ch *change) error { return ch.e.doc.Set(ch.path, "comment", text) })
 }
 
 func (o *object) unset(ctx context.Context, c *call) error {
@@ -562,7 +553,7 @@ func (o *object) unset(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return o.each(ctx, c, e, tables, func(ch *change) error { return e.doc.Unset(ch.path, key.Name) })
+	return o.each(ctx, c, e, tables, func(ch *change) error { return ch.e.doc.Unset(ch.path, key.Name) })
 }
 
 // parseSpan reads a time as RouterOS takes it: "30" (seconds), "1d2h", "00:05:00", "1d 02:03:04".
