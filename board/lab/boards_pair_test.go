@@ -3,6 +3,7 @@ package lab
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -214,8 +215,9 @@ func (p *boardPair) clockJumps() {
 func (p *boardPair) nothingClear(octets int) {
 	p.t.Helper()
 	esp, clear := captured(p.t, p.dump)
-	if esp < octets/1500 || clear > 0 {
-		p.t.Errorf("on the cable: %d packets of ESP, %d of L2TP in the clear", esp, clear)
+	if esp < octets/1500 || len(clear) > 0 {
+		p.t.Errorf("on the cable: %d packets of ESP, %d of L2TP in the clear: %s\nthe server's log:\n%s\nthe client's:\n%s",
+			esp, len(clear), strings.Join(clear, "; "), p.server.log(), p.client.log())
 	}
 }
 
@@ -253,8 +255,9 @@ func readmeTable(rows []measured) string {
 	return b.String()
 }
 
-// captured counts packets in a file of QEMU's filter-dump (libpcap's format): ESP, bare or in UDP 4500, and L2TP in UDP 1701.
-func captured(t *testing.T, file string) (esp, clear int) {
+// captured reads a file of QEMU's filter-dump (libpcap's format): how many packets were ESP, bare or in UDP 4500, and which were
+// L2TP in UDP 1701.
+func captured(t *testing.T, file string) (esp int, clear []string) {
 	t.Helper()
 	b, err := os.ReadFile(file)
 	if err != nil || len(b) < 24 {
@@ -269,7 +272,7 @@ func captured(t *testing.T, file string) (esp, clear int) {
 		if 16+n > len(b) {
 			break
 		}
-		p := b[16 : 16+n]
+		head, p := b[:16], b[16:16+n]
 		b = b[16+n:]
 		if len(p) < 42 || p[12] != 8 || p[13] != 0 || p[14] != 0x45 { // IPv4 without options in Ethernet
 			continue
@@ -278,7 +281,8 @@ func captured(t *testing.T, file string) (esp, clear int) {
 		case p[23] == 50, p[23] == 17 && port == 4500 && binary.BigEndian.Uint32(p[42:]) != 0:
 			esp++
 		case p[23] == 17 && port == 1701:
-			clear++
+			at := time.Unix(int64(order.Uint32(head)), int64(order.Uint32(head[4:]))*1000).UTC()
+			clear = append(clear, fmt.Sprintf("%s from %v: %x", at.Format("15:04:05.000"), netip.AddrFrom4([4]byte(p[26:])), p[34:]))
 		}
 	}
 	return esp, clear

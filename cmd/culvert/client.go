@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/netip"
 	"time"
 
 	"culvert/ipsec"
@@ -32,6 +33,7 @@ func (d *daemon) clientUp(info ikev1.ClientInfo) {
 		d.clients[info.Mark] = c
 	}
 	c.info = info
+	d.hold(info.Mark, info.Remote.Addr())
 	d.measureCrypto(info.Suite)
 	if dl := d.dialerOf(info.Mark); dl != nil {
 		dl.secured(time.Now(), info)
@@ -47,11 +49,32 @@ func (d *daemon) dialFailed(m ipsec.Mark, err *ikev1.DialError) {
 
 // clientDown: its last SA is gone, and with it everything that lived in there.
 func (d *daemon) clientDown(m ipsec.Mark, reason string) {
-	if dl := d.dialerOf(m); dl != nil {
+	delete(d.clients, m)
+	dl := d.dialerOf(m)
+	if dl != nil {
 		dl.unsecured(time.Now(), reason)
 	}
-	delete(d.clients, m)
 	d.l2tp.CloseVia(time.Now(), l2tp.Via(m), l2tp.Cause{Reason: l2tp.ReasonVia, Text: reason})
+	if dl == nil { // its own is held until it has hung up
+		d.unhold(m)
+	}
+}
+
+// hold keeps what a client's sessions still send when its SAs go from leaving in the clear, where the server lets others do
+// that; the kernel's sessions end a moment after them.
+func (d *daemon) hold(m ipsec.Mark, remote netip.Addr) {
+	if protection(d.cfg) == l2tp.ProtectionRequired || d.dialerOf(m) != nil {
+		return
+	}
+	if err := d.esp.Hold(m, remote); err != nil {
+		d.logger("ipsec").Warn("what a client's sessions send is not held back when its SAs go", "mark", m, "error", err)
+	}
+}
+
+func (d *daemon) unhold(m ipsec.Mark) {
+	if err := d.esp.Unhold(m); err != nil {
+		d.logger("ipsec").Warn("the mark stays held back", "mark", m, "error", err)
+	}
 }
 
 // tunnelReleased: nothing more will go through this tunnel, its last acknowledgement included.
@@ -111,6 +134,7 @@ func (d *daemon) backendEvent(now time.Time, ev ipsec.Event) {
 	if ev.Kind == ipsec.EventMapping {
 		if c := d.clients[ev.ID.Mark]; c != nil {
 			c.info.Remote = ev.Remote
+			d.hold(ev.ID.Mark, ev.Remote.Addr())
 		}
 		if dl := d.dialerOf(ev.ID.Mark); dl != nil {
 			dl.moved(ev.Remote.Addr())

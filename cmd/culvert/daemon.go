@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -81,6 +82,7 @@ type daemon struct {
 	noMSS    sync.Once      // the kernel's lack has been told
 
 	clients     map[ipsec.Mark]*client
+	early       atomic.Int32       // control messages that wait for their client's SAs
 	dialers     map[string]*dialer // by the client's name
 	watcher     *watcher           // of the network around us, while there are any
 	sessions    map[sessionKey]*session

@@ -75,6 +75,51 @@ func cleartext(t *testing.T, l *lab.L, path labPath) {
 	}
 }
 
+func TestLabEarly(t *testing.T) { inLab(t, onKernel(early)) }
+
+// early: the client's last message of quick mode is lost, so that its L2TP comes through an SA that has no way back yet, and
+// its SAs are deleted while the LAN sends to it. Neither has the server answer in the clear.
+func early(t *testing.T, l *lab.L, path labPath) {
+	r := newRig(t, l, rigConfig{Path: path, Users: 3, UseIPsec: "yes"})
+	outside := r.server.Capture("eth0", func(p lab.Packet) bool {
+		return p.Out && p.Proto == unix.IPPROTO_UDP && (p.Src.Port() == 1701 || p.Dst.Port() == 1701)
+	})
+	arrived := r.server.Capture("eth0", func(p lab.Packet) bool { return !p.Out && p.ESP() })
+	r.internet.NFT("table ip lossy { chain forward { type filter hook forward priority 0; ip saddr 198.51.100.1 udp dport 500 udp length 84 drop; }; }")
+	go func() {
+		for len(arrived.Packets()) < 2 && t.Context().Err() == nil {
+			time.Sleep(20 * time.Millisecond)
+		}
+		r.internet.Run("nft", "delete", "table", "ip", "lossy")
+	}()
+	c := r.client(1, port1701)
+	addr := r.connect(c)
+	r.reaches(c, addr)
+	if got := arrived.Stop(); len(got) < 2 {
+		t.Errorf("only %d packets of ESP", len(got))
+	}
+	for i := 1; ; i++ {
+		down, err := r.lan.StartPing(addr, 2*time.Millisecond, 200)
+		l.Must(err, "ping")
+		time.Sleep(500 * time.Millisecond)
+		if err := c.Charon.Terminate(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if sent, got := down.Stop(); got < sent/4 {
+			t.Errorf("%d of %d echoes came back before the end", got, sent)
+		}
+		if i == 3 {
+			break
+		}
+		c = r.client(1+i, port1701)
+		addr = r.connect(c)
+	}
+	r.clean()
+	if got := outside.Stop(); len(got) > 0 {
+		t.Errorf("%d packets left the server outside of IPsec, the first %v", len(got), got[0])
+	}
+}
+
 // spoof sends a UDP datagram from port 1701 to port 1701 with any source address.
 func spoof(t *testing.T, from *lab.Node, src, dst netip.Addr, payload []byte) {
 	t.Helper()

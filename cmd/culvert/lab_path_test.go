@@ -88,6 +88,7 @@ var scenarios = []scenario{
 	{"five behind a NAT", fiveBehindNAT},
 	{"refusals", refusals},
 	{"cleartext", cleartext},
+	{"early", early},
 	{"foreign tunnel", foreignTunnel},
 	{"rebind", rebind},
 	{"client killed", clientKilled},
@@ -123,7 +124,7 @@ func TestLabUserspace(t *testing.T)       { allScenarios(t, pathUserspace, scena
 func TestLabUserspaceClient(t *testing.T) { allScenarios(t, pathUserspace, clientScenarios, "6.12") }
 func TestLabUserspaceSite(t *testing.T)   { allScenarios(t, pathUserspace, siteScenarios, "6.12") }
 func TestLabMixed(t *testing.T) {
-	allScenarios(t, pathMixed, pick("behind a NAT", "five behind a NAT", "cleartext", "foreign tunnel", "shutdown"), "6.12")
+	allScenarios(t, pathMixed, pick("behind a NAT", "five behind a NAT", "cleartext", "early", "foreign tunnel", "shutdown"), "6.12")
 }
 
 // An older kernel knows less of what the sockets ask for.

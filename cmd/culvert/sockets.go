@@ -132,17 +132,44 @@ func (d *daemon) protect(fd int, p l2tp.Peer) error {
 func (d *daemon) receiveControl(p l2tp.Peer, msg []byte) {
 	p.Via &= l2tp.Via(d.mask) // other bits of the mark are other programs'
 	msg = append([]byte(nil), msg...)
-	d.loop.offer(func(now time.Time) {
-		// An SA may carry more than L2TP: what came out of one for a port that is not ours is nothing to us.
-		if d.socks.find(p) != nil && !d.bans.barred(now, p.Remote.Addr()) {
-			d.l2tp.Receive(now, p, msg)
-		}
+	d.loop.offer(func(now time.Time) { d.takeControl(now, p, msg, false) })
+}
+
+const (
+	earlyWait = 150 * time.Millisecond
+	maxEarly  = 64 // messages that wait
+)
+
+// takeControl gives a message to the engine. One that has overtaken the end of quick mode, which would be answered before
+// there is an SA for the answer, is looked at once more a little later.
+func (d *daemon) takeControl(now time.Time, p l2tp.Peer, msg []byte, waited bool) {
+	// An SA may carry more than L2TP: what came out of one for a port that is not ours is nothing to us.
+	if d.socks.find(p) == nil || d.bans.barred(now, p.Remote.Addr()) {
+		return
+	}
+	if d.secured(p) {
+		d.l2tp.Receive(now, p, msg)
+		return
+	}
+	if waited || d.early.Load() >= maxEarly {
+		return // it will be sent again
+	}
+	d.early.Add(1)
+	time.AfterFunc(earlyWait, func() {
+		d.early.Add(-1)
+		d.loop.offer(func(now time.Time) { d.takeControl(now, p, msg, true) })
 	})
 }
 
+// secured says that there are SAs for what goes to a peer, if it has to have any.
+func (d *daemon) secured(p l2tp.Peer) bool { return p.Via == 0 || d.clients[ipsec.Mark(p.Via)] != nil }
+
 // sendControl leaves by the SA that the tunnel was born in, by the socket of the call's own, which may be in a VRF, or by
-// the one that listens where the peer sent to.
+// the one that listens where the peer sent to. Without its SA it does not leave.
 func (d *daemon) sendControl(p l2tp.Peer, msg []byte) {
+	if !d.secured(p) {
+		return
+	}
 	var err error
 	s := d.socks.find(p)
 	if dl := d.dialerAt(p); dl != nil && dl.socket != nil {
