@@ -13,7 +13,7 @@
 //		})
 //	}
 //
-// Two kernels serve, 6.1 and 6.12, built by kernel.sh from Debian's sources with what kernel.fragment names, because the
+// Two kernels serve, 6.1 and 6.12, built by kernel.sh from Debian's sources, with what kernel.fragment names and a patch, because the
 // kernel's L2TP looks a session up by socket before 6.11 and by tunnel and session since.
 //
 // A guest's clock leaps to the next timer whenever the guest has nothing to do (UML's time travel): a test that waits half a

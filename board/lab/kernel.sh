@@ -5,8 +5,8 @@
 #	--print		only names the programs, built or not
 #	SERIES		6.1 or 6.12; both without it
 #
-# A kernel and its modules have a directory whose name carries the source package's version and the fragment's hash, so a
-# change of either builds anew and an old checkout finds its own kernel again. LAB_CACHE moves the cache (default
+# A kernel and its modules have a directory whose name carries the source package's version and a hash of the fragment and the
+# patch, so a change of any of them builds anew and an old checkout finds its own kernel again. LAB_CACHE moves the cache (default
 # ~/.cache/culvert).
 #
 # A processor with AMX has more state than these kernels save ("ptrace set fp regs failed, errno = 14"): there the
@@ -28,7 +28,7 @@ directory() {
 	local version
 	version=$(dpkg-query -W -f '${Version}' "linux-source-$1" 2>/dev/null) ||
 		fail "package linux-source-$1 is missing: run make deps"
-	echo "$cache/linux-$version-$(sha256sum "$here/kernel.fragment" | cut -c1-12)"
+	echo "$cache/linux-$version-$(cat "$here/kernel.fragment" "$here/kernel.patch" | sha256sum | cut -c1-12)"
 }
 
 wide() { grep -q -m1 -w amx_tile /proc/cpuinfo; }
@@ -60,6 +60,7 @@ done
 build() {
 	tar -C "$work" "${needless[@]}" -xf "/usr/src/linux-source-$1.tar.xz"
 	cd "$work/linux-source-$1"
+	patch -p1 <"$here/kernel.patch"
 	export ARCH=um
 	make KCONFIG_ALLCONFIG="$here/kernel.fragment" allnoconfig
 	make -j"$(nproc)" linux modules

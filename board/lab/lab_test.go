@@ -123,6 +123,17 @@ func TestLabNodes(t *testing.T) {
 	}, Kernels("6.12"))
 }
 
+func TestTail(t *testing.T) {
+	told := 0
+	c := &tail{max: 2, word: "Kernel panic", seen: func() { told++ }}
+	for _, s := range []string{"one\ntwo\nKernel ", "pan", "ic - not syncing\r\n", "Kernel panic\nfour"} {
+		c.Write([]byte(s))
+	}
+	if told != 1 || c.String() != "Kernel panic - not syncing\nKernel panic\nfour" {
+		t.Errorf("told %d times, %q", told, c)
+	}
+}
+
 func TestPattern(t *testing.T) {
 	for _, test := range []struct{ name, asked, want string }{
 		{"TestX/6.1", "", `^TestX$/^6\.1$`},

@@ -105,7 +105,10 @@ func (m *Machine) Run(ctx context.Context) (int, error) {
 	defer func() { m.Took = time.Since(start) }()
 	ctx, cancel := context.WithTimeout(ctx, m.Timeout)
 	defer cancel()
-	console := &tail{max: 60}
+	ctx, panicked := context.WithCancelCause(ctx)
+	defer panicked(nil)
+	// A kernel that is the first process of its namespace cannot abort itself, and would try for ever.
+	console := &tail{max: 60, word: "Kernel panic", seen: func() { time.AfterFunc(time.Second, func() { panicked(errPanic) }) }}
 	out, outW, err := os.Pipe()
 	if err != nil {
 		return 0, err
@@ -163,8 +166,10 @@ func (m *Machine) Run(ctx context.Context) (int, error) {
 		<-copied
 	}
 
-	if ctx.Err() != nil {
-		return 0, fmt.Errorf("%w (%v); the kernel's last lines:\n%s", ErrTimeout, ctx.Err(), console)
+	if cause := context.Cause(ctx); cause == errPanic {
+		return 0, fmt.Errorf("%w; its last lines:\n%s", cause, console)
+	} else if cause != nil {
+		return 0, fmt.Errorf("%w (%v); the kernel's last lines:\n%s", ErrTimeout, cause, console)
 	}
 	b, serr := os.ReadFile(filepath.Join(share, statusFile))
 	status, aerr := strconv.Atoi(strings.TrimSpace(string(b)))
@@ -263,9 +268,13 @@ func tryLock(f *os.File) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
 }
 
-// tail keeps the last max lines written to it.
+var errPanic = errors.New("the guest's kernel has panicked")
+
+// tail keeps the last max lines written to it, and tells once when one of them has the word.
 type tail struct {
-	max int
+	max  int
+	word string // empty for none
+	seen func()
 
 	mu    sync.Mutex
 	lines []string
@@ -278,6 +287,10 @@ func (t *tail) Write(b []byte) (int, error) {
 	lines := strings.Split(t.part+strings.ReplaceAll(string(b), "\r", ""), "\n")
 	t.part = lines[len(lines)-1]
 	t.lines = append(t.lines, lines[:len(lines)-1]...)
+	if t.word != "" && slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, t.word) }) {
+		t.word = ""
+		t.seen()
+	}
 	if n := len(t.lines) - t.max; n > 0 {
 		t.lines = append([]string(nil), t.lines[n:]...)
 	}

@@ -270,6 +270,29 @@ func roundTrip(t *testing.T, x, y *net.UDPConn, size int) {
 	}
 }
 
+// settled waits until packets pass both ways: a worker of the kernel's makes an IPv6 address ready a moment after it is there.
+func settled(t *testing.T, x, y *net.UDPConn) {
+	t.Helper()
+	in := make([]byte, 4096)
+	for _, p := range [][2]*net.UDPConn{{x, y}, {y, x}} {
+		for end := time.Now().Add(patience); ; {
+			p[0].Write([]byte("ready?"))
+			p[1].SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+			if _, err := p[1].Read(in); err == nil {
+				break
+			} else if time.Now().After(end) {
+				t.Fatal(err)
+			}
+		}
+		for { // what came late
+			p[1].SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+			if _, err := p[1].Read(in); err != nil {
+				break
+			}
+		}
+	}
+}
+
 func TestProbe(t *testing.T) {
 	if err := Probe(); err != nil && !strings.Contains(err.Error(), device.Path) {
 		t.Error(err)
@@ -351,6 +374,7 @@ func testLink(t *testing.T, legacy bool) {
 	roundTrip(t, x, y, 64)
 	roundTrip(t, x, y, 1368) // fills the MTU
 	x6, y6 := udpPair(t, ea, eb, fmt.Sprintf("[fe80::1%%%d]:9", ua.Index()), fmt.Sprintf("[fe80::2%%%d]:9", ub.Index()))
+	settled(t, x6, y6)
 	roundTrip(t, x6, y6, 64)
 	if s, err := ua.Stats(); err != nil || s.RxPackets < 2 || s.TxPackets < 2 || s.RxBytes < 1432 || s.TxBytes < 1432 {
 		t.Errorf("stats %+v, %v", s, err)
