@@ -364,6 +364,9 @@ func (sa *phase1) established(now time.Time, p ipsec.Path, contact bool) {
 	if id, err := isakmp.ParseID(sa.idBody); err != nil || !usualIDPort(id) {
 		e.log.Debug("unusual identity", "remote", p.Remote, "identity", identity(sa.idBody))
 	}
+	if d := sa.client.dial; d != nil {
+		d.carryOver(now, sa)
+	}
 	sa.armDPD(now)
 	args := []any{"remote", p.Remote, "peer", sa.peer.Name, "identity", identity(sa.idBody), "client", sa.vendors.software(),
 		"proposal", sa.chosen, "nat", sa.natSides(), "mark", sa.client.mark, "role", sa.role()}
