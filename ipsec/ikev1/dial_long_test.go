@@ -152,6 +152,31 @@ func TestDialRenew(t *testing.T) {
 	}
 }
 
+// TestDialRenewElsewhere: a server that answers nothing under the phase 1 there is gets the renewal under another one.
+func TestDialRenewElsewhere(t *testing.T) {
+	c := newCable(t, 1, false, nil)
+	m := c.up(c.caller())
+	c.useAndCheck(5*time.Minute, 20*time.Second)
+	deaf := c.phase1(c.a).id
+	c.toB = func(p ipsec.Path, msg []byte) (ipsec.Path, []byte) {
+		if h := exchangeOf(msg); h.Exchange == isakmp.Quick && h.Initiator == deaf.initiator {
+			return p, nil
+		}
+		return p, msg
+	}
+	old := c.a.e.clients[m].children[0]
+	c.a.e.Renew(c.now, m)
+	c.run(2 * time.Second)
+	pairs := c.a.e.clients[m].children
+	if young := pairs[len(pairs)-1]; young == old || young.maker == deaf {
+		t.Fatalf("not renewed under a new phase 1\n%s", c.a.log)
+	}
+	c.useAndCheck(5*time.Minute, 20*time.Second)
+	if len(c.a.downs) != 0 || len(c.b.downs) != 0 {
+		t.Errorf("downs %v %v", c.a.downs, c.b.downs)
+	}
+}
+
 // TestDialPeerRenews: the server renews both phases before we do.
 func TestDialPeerRenews(t *testing.T) {
 	for _, nat := range []bool{false, true} {
