@@ -5,9 +5,9 @@
 #	--print		only names the programs, built or not
 #	SERIES		6.1 or 6.12; both without it
 #
-# A kernel and its modules have a directory whose name carries the source package's version and a hash of the fragment and the
-# patch, so a change of any of them builds anew and an old checkout finds its own kernel again. LAB_CACHE moves the cache (default
-# ~/.cache/culvert).
+# A kernel and its modules have a directory whose name carries the source package's version and a hash of the fragment and
+# the patch, so a change of any of them builds anew and an old checkout finds its own kernel again. LAB_CACHE moves the
+# cache (default ~/.cache/culvert).
 #
 # A processor with AMX has more state than these kernels save ("ptrace set fp regs failed, errno = 14"): there the
 # program is a launcher that preloads xstate/xstate.c.

@@ -192,8 +192,8 @@ func sweep() {
 }
 
 // slot waits until fewer guests run on this machine, in whatever process, than it has processors (at least two).
-// With all set it waits until none does. It returns which of those that may run this one is. One process at a time waits for slots, the others wait for its place: so one that
-// needs all of them gets them as those that run now end.
+// With all set it waits until none does. lane is which of those that may run this one is. One process at a time waits for
+// slots, the others wait for its place: so one that needs all of them gets them as those that run now end.
 func slot(ctx context.Context, all bool) (lane int, release func(), err error) {
 	turn, err := lockFile("turn")
 	if err != nil {

@@ -152,23 +152,17 @@ func TestConsoleConfiguresADaemon(t *testing.T) {
 	do("/interface l2tp-server server set enabled=yes use-ipsec=yes ipsec-secret=\"a long secret\"", "")
 	do("/interface l2tp-server server print", "enabled: yes") // accepted, whether or not it is in force yet
 	// Whoever goes on typing, or pastes, notices nothing of the daemon's beginning anew meanwhile.
-	for n := range 40 {
-		do(fmt.Sprintf("/ppp secret add name=user%d password=x", n), "")
-		time.Sleep(25 * time.Millisecond) // the moment of it is another process's
-	}
-	deadline := time.Now().Add(30 * time.Second)
-	for {
+	users := 0
+	for deadline, begun := time.Now().Add(30*time.Second), false; !begun || users < 40; users++ {
+		do(fmt.Sprintf("/ppp secret add name=user%d password=x", users), "")
 		out, err := ask(control.Request{Command: "/system resource print"})
-		if err == nil && !strings.Contains(out, "data-path: none") {
-			break
-		}
-		if time.Now().After(deadline) {
+		begun = err == nil && !strings.Contains(out, "data-path: none")
+		if !begun && time.Now().After(deadline) {
 			t.Fatalf("not begun anew: %v %s", err, out)
 		}
-		time.Sleep(50 * time.Millisecond) // of another process, nothing tells when
 	}
 	do("/ppp secret print", "ann")
-	for n := range 40 {
+	for n := range users {
 		do("/ppp secret print", fmt.Sprintf("user%d ", n))
 	}
 	if _, err := ask(control.Request{Command: "/ppp secret add name=bob profile=nowhere"}); err == nil || !strings.Contains(err.Error(), "there is no profile") {

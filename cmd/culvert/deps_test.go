@@ -17,7 +17,7 @@ var allowed = map[string][]string{
 	"culvert/ipsec/pki":               {"culvert/ipsec/isakmp"},
 	"culvert/ipsec/natt":              {"culvert/board/dgram", "culvert/ipsec", "golang.org/x/sys/"},
 	"culvert/ipsec/xfrm":              {"culvert/board/netlink", "culvert/ipsec", "golang.org/x/sys/"},
-	"culvert/ipsec/ipsectest":         {"culvert/ipsec"},
+	"culvert/ipsec/ipsectest":         {"culvert/ipsec", "github.com/vishvananda/netlink"},
 	"culvert/l2tp":                    {},
 	"culvert/l2tp/sock":               {"culvert/board/dgram", "golang.org/x/sys/"},
 	"culvert/l2tp/kernel":             {"culvert/l2tp", "golang.org/x/sys/"},

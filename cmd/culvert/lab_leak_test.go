@@ -87,9 +87,7 @@ func early(t *testing.T, l *lab.L, path labPath) {
 	arrived := r.server.Capture("eth0", func(p lab.Packet) bool { return !p.Out && p.ESP() })
 	r.internet.NFT("table ip lossy { chain forward { type filter hook forward priority 0; ip saddr 198.51.100.1 udp dport 500 udp length 84 drop; }; }")
 	go func() {
-		for len(arrived.Packets()) < 2 && t.Context().Err() == nil {
-			time.Sleep(20 * time.Millisecond)
-		}
+		l.WaitFor(30*time.Second, func() bool { return len(arrived.Packets()) >= 2 })
 		r.internet.Run("nft", "delete", "table", "ip", "lossy")
 	}()
 	c := r.client(1, port1701)
@@ -101,7 +99,9 @@ func early(t *testing.T, l *lab.L, path labPath) {
 	for i := 1; ; i++ {
 		down, err := r.lan.StartPing(addr, 2*time.Millisecond, 200)
 		l.Must(err, "ping")
-		time.Sleep(500 * time.Millisecond)
+		if !l.WaitFor(10*time.Second, func() bool { _, got := down.Counts(); return got >= 100 }) {
+			t.Error("no echoes come back")
+		}
 		if err := c.Charon.Terminate(t.Context()); err != nil {
 			t.Error(err)
 		}

@@ -11,8 +11,8 @@ import (
 
 // TestLabClientMinutes: for three minutes SAs of both phases live for seconds and are renewed, by whoever comes first,
 // while the links lose packets and the NAT in front of one client forgets it again and again; in the end a server loses the
-// SAs. No session is lost. It is the
-// laboratory of TestLabClientChanges: both data paths, strongSwan and culvert as servers, all at the same time.
+// SAs. No session is lost. It is the laboratory of TestLabClientChanges: both data paths, strongSwan and culvert as servers,
+// all at the same time.
 func TestLabClientMinutes(t *testing.T) {
 	inLab(t, clientMinutes, lab.Kernels("6.12"), lab.Memory("1G"), lab.Timeout(6*time.Minute))
 }
@@ -69,11 +69,22 @@ func clientMinutes(t *testing.T, l *lab.L) {
 	nat.Up.Impair("")
 	// strongSwan's kernel loses its SAs and charon does not know: the clients notice that nothing comes, and renew them
 	// before PPP gives up.
-	c.far.Run("ip", "xfrm", "state", "flush")
-	time.Sleep(15 * time.Second)
+	noticed := func(r *changedCaller) int { return len(r.Lines("nothing comes through the SAs", "server=192.0.2.2")) }
+	before := map[*changedCaller]int{}
 	for _, r := range c.callers {
-		if len(r.Lines("nothing comes through the SAs", "server=192.0.2.2")) == 0 {
-			t.Errorf("%s has not noticed that the server has lost the SAs", r.near.Name)
+		before[r] = noticed(r)
+	}
+	c.far.Run("ip", "xfrm", "state", "flush")
+	for _, s := range streams {
+		if s.name != "strongswan" {
+			continue
+		}
+		if !c.WaitFor(20*time.Second, func() bool { return noticed(s.r) > before[s.r] }) {
+			t.Errorf("%s has not noticed that the server has lost the SAs", s.r.near.Name)
+		}
+		_, answered := s.ping.Counts()
+		if !c.WaitFor(20*time.Second, func() bool { _, got := s.ping.Counts(); return got >= answered+10 }) {
+			t.Errorf("%s: nothing comes through the SAs that should be new", s.r.near.Name)
 		}
 	}
 

@@ -228,10 +228,15 @@ func rig(t *testing.T, crypto *hwcrypto.Providers) (*ours, *kernel) {
 	t.Helper()
 	a, z := newNamespace(t), newNamespace(t)
 	a.ip("link add wire0 type veth peer name wire0 netns %d", z.tid)
+	var up []func()
 	for n, last := range map[*namespace]string{a: "1", z: "2"} {
+		n.run(func() { up = append(up, ipsectest.Plugged(t, "wire0")) })
 		n.ip("addr add 10.7.0.%s/24 dev wire0", last)
 		n.ip("addr add fd07::%s/64 dev wire0 nodad", last)
 		n.ip("link set wire0 up")
+	}
+	for _, wait := range up {
+		wait()
 	}
 	return a.ours(crypto), z.kernel(kernelPort, kernelPort+1)
 }

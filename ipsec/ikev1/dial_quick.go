@@ -115,7 +115,8 @@ func (c *child) renewDue(now time.Time) {
 
 // Renew replaces the SAs of a call at once, because nothing comes through them although their limits are far: the server
 // may send to where a NAT used to have us, or have lost the pair and kept phase 1. What a quick mode makes goes to where
-// that came from. Phase 1 begins anew beside it, for the server may answer nothing under the old one. A mark that is not a call's is ignored.
+// that came from. Phase 1 begins anew beside it, for the server may answer nothing under the old one. A mark that is not a
+// call's is ignored.
 func (e *Engine) Renew(now time.Time, m ipsec.Mark) {
 	e.at = now
 	defer e.flush()
@@ -140,11 +141,15 @@ const carryAfter = 100 * time.Millisecond
 // carryOver begins anew, under a new phase 1, the renewals that a server has not answered under an older one: it may have
 // forgotten that, or be replacing it and answer nothing meanwhile.
 func (d *dialing) carryOver(now time.Time, sa *phase1) {
+	e := d.client.e
 	for _, o := range d.client.phase1s {
 		for _, q := range o.quicks {
-			if o != sa && q.start != nil && q.start.old != nil && q.state == quickSent {
+			if o == sa || q.start == nil || q.state != quickSent {
+				continue
+			}
+			if old := q.start.old; old != nil && e.children[old.in] == old {
 				q.close()
-				d.client.e.timers.set(&q.start.old.renew, now.Add(carryAfter))
+				e.timers.set(&old.renew, now.Add(carryAfter))
 			}
 		}
 	}

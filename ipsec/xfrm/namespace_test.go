@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"culvert/ipsec"
+	"culvert/ipsec/ipsectest"
 	"culvert/ipsec/natt"
 )
 
@@ -286,7 +287,13 @@ func cable(t *testing.T) (a, z *namespace) {
 	z.ip("addr add 10.7.0.2/24 dev wire0")
 	z.ip("addr add 10.7.0.3/24 dev wire0")
 	z.ip("addr add fd07::2/64 dev wire0 nodad")
-	a.ip("link set wire0 up")
-	z.ip("link set wire0 up")
+	var up []func()
+	for _, n := range []*namespace{a, z} {
+		n.run(func() { up = append(up, ipsectest.Plugged(t, "wire0")) })
+		n.ip("link set wire0 up")
+	}
+	for _, wait := range up {
+		wait()
+	}
 	return a, z
 }

@@ -161,6 +161,8 @@ func FuzzDocument(f *testing.F) {
 	f.Add("a.b = 1\n[c]\nd = { e = 1 } # x\n[[f]]\n[ c . g ]\nh=[[1,\n2],'#']", "c.g", "h", "\"", uint8(3))
 	f.Add(edited, "ppp.secret.ann", "comment", "x", uint8(130))
 	f.Add("[a]\r\nb = '''\r\n[c]'''\r\n", "a", "b", "\u202e", uint8(4))
+	f.Add("a=1\n[[b]]", "a", "", "", uint8(3))
+	f.Add("a=1\n[[b]]", "b", "", "", uint8(3))
 	f.Fuzz(func(t *testing.T, text, dotted, key, value string, op uint8) {
 		if len(text) > 1<<14 || dotted == "" {
 			return
@@ -222,8 +224,8 @@ func FuzzDocument(f *testing.F) {
 			if table != nil {
 				t.Fatal("still there")
 			}
-			if parent := lookUp(before, path[:len(path)-1]); parent != nil {
-				delete(parent, path[len(path)-1])
+			if lookUp(before, path) != nil { // and not a value of that name, which stays
+				delete(lookUp(before, path[:len(path)-1]), path[len(path)-1])
 			}
 		case 4:
 			to := append(slices.Clone(path[:len(path)-1]), value)

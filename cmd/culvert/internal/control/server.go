@@ -38,6 +38,7 @@ type Server struct {
 	conns   map[net.Conn]struct{}
 	closed  bool
 	leaving bool
+	left    chan struct{} // closed when the last connection has gone; nil unless somebody waits for that
 	wg      sync.WaitGroup
 }
 
@@ -160,16 +161,21 @@ func (s *Server) Leave() error {
 		return err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closed || s.leaving {
+		s.mu.Unlock()
 		return nil
 	}
 	s.leaving = true
 	err := s.ln.Close()
-	for end := time.Now().Add(leaveWait); len(s.conns) > 0 && time.Now().Before(end); {
-		s.mu.Unlock()
-		time.Sleep(10 * time.Millisecond)
-		s.mu.Lock()
+	left := make(chan struct{})
+	if s.left = left; len(s.conns) == 0 {
+		s.left = nil
+		close(left)
+	}
+	s.mu.Unlock()
+	select {
+	case <-left:
+	case <-time.After(leaveWait):
 	}
 	return err
 }
@@ -212,6 +218,10 @@ func (s *Server) forget(conn net.Conn) {
 	conn.Close()
 	s.mu.Lock()
 	delete(s.conns, conn)
+	if s.left != nil && len(s.conns) == 0 {
+		close(s.left)
+		s.left = nil
+	}
 	s.mu.Unlock()
 }
 
