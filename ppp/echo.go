@@ -68,10 +68,14 @@ func (l *Link) echoTick(now time.Time) {
 	if e.pending == 2 && l.env.Silent != nil {
 		l.env.Silent()
 	}
-	e.sent++
-	e.id++
 	e.next = now.Add(echoInterval)
-	l.send(ProtoLCP, codeEchoReq, e.id, binary.BigEndian.AppendUint32(nil, l.lcpOpts.magic.ours))
+	l.echoRequest()
+}
+
+func (l *Link) echoRequest() {
+	l.echo.sent++
+	l.echo.id++
+	l.send(ProtoLCP, codeEchoReq, l.echo.id, binary.BigEndian.AppendUint32(nil, l.lcpOpts.magic.ours))
 }
 
 // echoReceived checks an Echo-Request, Echo-Reply or Discard-Request; false: it is malformed, or our own.

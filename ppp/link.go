@@ -53,8 +53,9 @@ type Env struct {
 	// Traffic reads the data path's counters, for idle-timeout and so that a busy link is not asked whether it lives.
 	// It may be nil.
 	Traffic func() Traffic
-	// Silent is called once when the peer has not answered an echo request: whoever carries the link has until the fifth to
-	// mend what may be broken below. It may be nil.
+	// Silent is called when the peer has not answered an echo request: whoever carries the link has until the fifth of the
+	// keepalive's to mend what may be broken below. With Traffic a peer is also asked when packets go to it and none come.
+	// It may be nil.
 	Silent func()
 }
 
@@ -137,6 +138,7 @@ type Link struct {
 
 	echo     echo
 	meter    meter
+	lookout  lookout
 	refusals bucket
 	out      []byte // the frame being sent
 	drops    uint64
@@ -482,6 +484,7 @@ func (l *Link) Deadline() time.Time {
 	sooner(l.authBy)
 	sooner(l.session)
 	sooner(l.echoDeadline())
+	sooner(l.lookoutDeadline())
 	sooner(l.idleDeadline())
 	return first
 }
@@ -510,5 +513,6 @@ func (l *Link) Tick(now time.Time) {
 		l.terminate(Cause{CauseSessionTimeout, ""})
 	}
 	l.echoTick(now)
+	l.lookoutTick(now)
 	l.idleTick(now)
 }

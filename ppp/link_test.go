@@ -361,6 +361,66 @@ func TestKeepalive(t *testing.T) {
 	}
 }
 
+// TestLookout: packets that go out and bring nothing back raise a question long before the keepalive does, and silence is
+// told a second later, whether the data path knows ages to the instant or in whole seconds.
+func TestLookout(t *testing.T) {
+	for _, unit := range []time.Duration{1, time.Second} {
+		silent := 0
+		var rx, tx time.Time
+		s := up(t, serverConfig(), func(s *station, e *Env) {
+			rx, tx = s.now, s.now
+			e.Silent = func() { silent++ }
+			s.traffic = func() Traffic {
+				return Traffic{RxIdle: s.now.Sub(rx).Truncate(unit), TxIdle: s.now.Sub(tx).Truncate(unit)}
+			}
+		})
+		flow := func(d time.Duration, both bool) {
+			for end := s.now.Add(d); s.now.Before(end); {
+				if tx = s.now; both {
+					rx = s.now
+				}
+				s.run(100 * time.Millisecond)
+			}
+		}
+		asked := func(request string) {
+			t.Helper()
+			for began := s.now; len(s.sent) == 0 && s.now.Sub(began) < 3*time.Second; {
+				flow(100*time.Millisecond, false)
+			}
+			s.expect(request)
+		}
+		flow(20*time.Second, true)
+		s.run(20 * time.Second) // nothing to answer
+		s.expect()
+		asked("c021 09 01 0008 01020304")
+		s.recv("c021 0a 01 0008 a1a2a3a4")
+		flow(2*time.Second, true)
+		s.expect()
+		if silent != 0 {
+			t.Fatalf("%v: silent, though every question was answered", unit)
+		}
+		asked("c021 09 02 0008 01020304")
+		flow(1100*time.Millisecond, false)
+		if silent != 1 {
+			t.Fatalf("%v: silence was told %d times", unit, silent)
+		}
+		flow(5*time.Second, false)
+		flow(2*time.Second, true) // mended
+		flow(5*time.Second, false)
+		if silent != 1 {
+			t.Errorf("%v: silence was told %d times within one keepalive", unit, silent)
+		}
+		s.expect("c021 09 03 0008 01020304")
+		flow(2*time.Second, true)
+		flow(15*time.Second, false)
+		flow(2*time.Second, true)
+		flow(5*time.Second, false)
+		if silent != 2 || s.cause != nil {
+			t.Errorf("%v: silence was told %d times, the end: %v", unit, silent, s.cause)
+		}
+	}
+}
+
 // TestKeepaliveTraffic: who sends data is alive, whether the data path knows ages or counts only.
 func TestKeepaliveTraffic(t *testing.T) {
 	for _, blind := range []bool{false, true} {

@@ -205,6 +205,7 @@ func (l *Link) configured(run uint32, err error) {
 	l.announced = true
 	l.upAt = l.now
 	l.meter.start(l.now)
+	l.lookout.next = l.now.Add(lookAfter)
 	l.log.Info("login", "user", printable(l.user), "method", l.method().String(), "address", l.network.Remote.String(),
 		"local", l.network.Local.String(), "mtu", l.network.MTU, "caller", printable(l.caller.CallerID))
 	if l.env.Up != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -68,23 +69,28 @@ func clientMinutes(t *testing.T, l *lab.L) {
 	near.Up.Impair("")
 	nat.Up.Impair("")
 	// strongSwan's kernel loses its SAs and charon does not know: the clients notice that nothing comes, and renew them
-	// before PPP gives up.
+	// before PPP gives up. One whose SAs happen to be renewed at that moment has nothing to notice, and loses them again.
 	noticed := func(r *changedCaller) int { return len(r.Lines("nothing comes through the SAs", "server=192.0.2.2")) }
 	before := map[*changedCaller]int{}
 	for _, r := range c.callers {
 		before[r] = noticed(r)
 	}
-	c.far.Run("ip", "xfrm", "state", "flush")
-	for _, s := range streams {
-		if s.name != "strongswan" {
-			continue
+	unaware := func(r *changedCaller) bool { return noticed(r) == before[r] }
+	for try := 0; try == 0 || slices.ContainsFunc(c.callers, unaware); try++ {
+		if try == 5 {
+			t.Fatal("five times the server has lost the SAs, and not every client has noticed once")
 		}
-		if !c.WaitFor(20*time.Second, func() bool { return noticed(s.r) > before[s.r] }) {
-			t.Errorf("%s has not noticed that the server has lost the SAs", s.r.near.Name)
+		c.far.Run("ip", "xfrm", "state", "flush")
+		for _, s := range streams {
+			_, answered := s.ping.Counts()
+			if s.name == "strongswan" && !c.WaitFor(20*time.Second, func() bool { _, got := s.ping.Counts(); return got >= answered+10 }) {
+				t.Errorf("%s: the server has lost the SAs, and nothing comes any more", s.r.near.Name)
+			}
 		}
-		_, answered := s.ping.Counts()
-		if !c.WaitFor(20*time.Second, func() bool { _, got := s.ping.Counts(); return got >= answered+10 }) {
-			t.Errorf("%s: nothing comes through the SAs that should be new", s.r.near.Name)
+		for _, s := range streams { // two losses of 2 % on the way, what the NAT has swallowed while it changed, and now this
+			if sent, got := s.ping.Counts(); try == 0 && (got < sent*85/100 || sent < int64(lasts/every/2)) {
+				t.Errorf("%s to %s: %d of %d packets answered", s.r.near.Name, s.name, got, sent)
+			}
 		}
 	}
 
@@ -93,9 +99,8 @@ func clientMinutes(t *testing.T, l *lab.L) {
 		m := s.r.client(s.name)
 		pairs := len(s.r.Lines("SA pair installed", "remote="+map[string]string{"culvert": "192.0.2.1:", "strongswan": "192.0.2.2:"}[s.name]))
 		t.Logf("%s to %s: %d of %d packets answered, %d pairs of SAs: %v", s.r.near.Name, s.name, got, sent, pairs, m)
-		// Two losses of 2 % on the way, and what the NAT has swallowed while it changed.
-		if m.String("status") != "connected" || m.Int("attempts") != 1 || got < sent*85/100 || sent < int64(lasts/every/2) {
-			t.Errorf("%s to %s: %d of %d packets answered: %v", s.r.near.Name, s.name, got, sent, m)
+		if m.String("status") != "connected" || m.Int("attempts") != 1 {
+			t.Errorf("%s to %s: %v", s.r.near.Name, s.name, m)
 		}
 		if pairs < int(lasts/(18*time.Second)) {
 			t.Errorf("%s to %s: only %d pairs of SAs", s.r.near.Name, s.name, pairs)

@@ -73,7 +73,7 @@ func (d *daemon) sessionUp(info l2tp.SessionInfo) {
 		d.l2tp.CloseSession(now, info.Tunnel.Local, info.Local, l2tp.Cause{Reason: l2tp.ReasonResources})
 		return
 	}
-	s.link = ppp.New(s.ppp, s.caller(), ppp.Env{
+	env := ppp.Env{
 		Send:     s.send,
 		Auth:     auth,
 		Rand:     d.rand,
@@ -85,8 +85,11 @@ func (d *daemon) sessionUp(info l2tp.SessionInfo) {
 		Up:       s.linkUp,
 		Down:     s.linkDown,
 		Traffic:  s.traffic,
-		Silent:   s.silent,
-	})
+	}
+	if s.dialer != nil && s.dialer.mark != 0 { // clients mend their IPsec themselves
+		env.Silent = s.silent
+	}
+	s.link = ppp.New(s.ppp, s.caller(), env)
 	d.sessions[s.key()] = s
 	if s.dialer != nil {
 		s.dialer.attach(s)
@@ -144,12 +147,8 @@ func (s *session) send(frame []byte) {
 	}
 }
 
-// silent gives a call's IPsec the chance to mend itself before the link is given up. Clients mend theirs themselves.
-func (s *session) silent() {
-	if s.dialer != nil && s.dialer.mark != 0 {
-		s.d.ike.Renew(time.Now(), s.dialer.mark)
-	}
-}
+// silent gives a call's IPsec the chance to mend itself before the link is given up.
+func (s *session) silent() { s.d.ike.Renew(time.Now(), s.dialer.mark) }
 
 // openUnit makes the network interface of an authenticated user.
 func (s *session) openUnit(g *aaa.Grant, done func(now time.Time, err error)) {

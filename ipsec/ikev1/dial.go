@@ -89,6 +89,7 @@ type dialing struct {
 	wait     time.Duration
 	losses   int
 	lostAt   time.Time
+	pressed  time.Time // until then PPP waits for a renewal
 	over     bool
 	told     bool // PeerDown has been called
 }
@@ -100,6 +101,8 @@ const (
 	maxLosses    = 4                // times in a row that a server may accept an SA and take it back at once
 	steady       = 2 * time.Minute  // an SA that lasted so long was no failure
 	phase1Old    = 30 * time.Second // how long an ISAKMP SA stays beside its successor
+	// pressing is how long PPP goes on asking once it has missed an answer (RouterOS asks five times, a second apart).
+	pressing = 5 * time.Second
 	// aggressivePause lets the server digest message 3: strongSwan drops a quick mode that overtakes it.
 	aggressivePause = 200 * time.Millisecond
 )

@@ -152,6 +152,80 @@ func TestDialRenew(t *testing.T) {
 	}
 }
 
+// TestDialRenewMeanwhile: the server loses its pairs while it renews them itself, at each stage of that.
+func TestDialRenewMeanwhile(t *testing.T) {
+	for _, stage := range []childState{childLarval, childConfirmed} {
+		c := newCable(t, 1, false, nil)
+		m := c.up(c.caller())
+		c.useAndCheck(5*time.Minute, 20*time.Second)
+		cl := c.a.e.clients[m]
+		if stage == childLarval {
+			c.toA = func(p ipsec.Path, msg []byte) (ipsec.Path, []byte) {
+				if len(cl.children) > 1 && exchangeOf(msg).Exchange == isakmp.Quick {
+					msg = nil // message 3
+				}
+				return p, msg
+			}
+		}
+		theirs := c.b.e.clients[c.b.ups[0].Mark].children
+		theirs[len(theirs)-1].softExpired(c.now)
+		c.b.e.flush()
+		c.run(time.Second)
+		if n := len(cl.children); n != 2 || cl.children[1].state != stage {
+			t.Fatalf("%v: %d pairs", stage, n)
+		}
+		for _, sa := range c.b.data.SAs() {
+			c.b.data.Remove(sa.ID())
+		}
+		c.toA = nil
+		c.a.e.Renew(c.now, m)
+		c.run(time.Second)
+		c.traffic() // the server takes over the new pair once we use it
+		c.run(time.Second)
+		if err := c.traffic(); err != nil {
+			t.Errorf("%v: %v\n%s", stage, err, c.a.log)
+		}
+		c.useAndCheck(5*time.Minute, 20*time.Second)
+		c.bounded()
+		if len(c.a.downs) != 0 || len(c.b.downs) != 0 {
+			t.Errorf("%v: downs %v %v", stage, c.a.downs, c.b.downs)
+		}
+	}
+}
+
+// TestDialRenewLossy: PPP gives up four seconds after it has missed an answer. A question and an answer that are lost do
+// not take that long.
+func TestDialRenewLossy(t *testing.T) {
+	c := newCable(t, 1, false, nil)
+	m := c.up(c.caller())
+	c.useAndCheck(5*time.Minute, 20*time.Second)
+	for _, sa := range c.b.data.SAs() {
+		c.b.data.Remove(sa.ID())
+	}
+	deaf := c.phase1(c.a).id.initiator
+	asked, answered := 0, 0
+	lose := func(n *int) func(ipsec.Path, []byte) (ipsec.Path, []byte) {
+		return func(p ipsec.Path, msg []byte) (ipsec.Path, []byte) {
+			h := exchangeOf(msg)
+			if h.Exchange == isakmp.Quick && h.Initiator != deaf {
+				*n++
+			}
+			if h.Exchange == isakmp.Quick && *n < 2 {
+				msg = nil
+			}
+			return p, msg
+		}
+	}
+	c.toB, c.toA = lose(&asked), lose(&answered)
+	cl := c.a.e.clients[m]
+	old := cl.children[0]
+	c.a.e.Renew(c.now, m)
+	c.run(3500 * time.Millisecond)
+	if pairs := cl.children; pairs[len(pairs)-1] == old || pairs[len(pairs)-1].state != childActive || asked < 3 || answered < 2 {
+		t.Fatalf("not renewed in time, %d sent, %d answered\n%s", asked, answered, c.a.log)
+	}
+}
+
 // TestDialRenewElsewhere: a server that answers nothing under the phase 1 there is gets the renewal under another one.
 func TestDialRenewElsewhere(t *testing.T) {
 	c := newCable(t, 1, false, nil)

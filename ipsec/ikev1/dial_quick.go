@@ -2,6 +2,7 @@ package ikev1
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"culvert/ipsec"
@@ -98,7 +99,16 @@ func (c *child) renewDue(now time.Time) {
 		return
 	}
 	e.timers.set(&c.renew, now.Add(e.jitter(firstBackoff))) // to look whether anything has come of it
-	if c.superseded() || d.negotiating() || c.state != childActive {
+	if c.superseded() || c.state != childActive {
+		return
+	}
+	c.replace(now)
+}
+
+// replace begins the quick mode of a pair's successor, or first of all the phase 1 that it needs.
+func (c *child) replace(now time.Time) {
+	d, e := c.client.dial, c.client.e
+	if d.negotiating() {
 		return
 	}
 	sa := c.client.newest()
@@ -124,15 +134,35 @@ func (e *Engine) Renew(now time.Time, m ipsec.Mark) {
 	if c == nil || c.dial == nil || len(c.children) == 0 {
 		return
 	}
-	ch := c.children[0]
-	for _, o := range c.children {
-		if o.since.After(ch.since) {
-			ch = o
+	e.log.Info("nothing comes through the SAs, renewing them", "mark", m, "server", c.path.Remote)
+	c.dial.pressed = now.Add(pressing)
+	// A successor that the server is making may have been lost with the others: one whose message 3 is still to come would
+	// take over from what is made now; one that it has confirmed may as well be what it waits for us to use.
+	var newest *child
+	for _, o := range slices.Clone(c.children) {
+		switch {
+		case o.state == childLarval:
+			o.sayDelete(now)
+			o.remove(now, "nothing comes through its like")
+		case newest == nil || o.since.After(newest.since):
+			newest = o
 		}
 	}
-	e.log.Info("nothing comes through the SAs, renewing them", "mark", m, "server", c.path.Remote)
-	ch.renewDue(now)
+	if newest != nil {
+		newest.activate(now)
+		if e.children[newest.in] == newest {
+			newest.replace(now)
+		}
+	}
 	c.dial.begin(now)
+}
+
+// patience is how long to wait for an answer before a message is sent again: half as long while PPP waits too.
+func (d *dialing) patience(now time.Time, usual time.Duration) time.Duration {
+	if d != nil && now.Before(d.pressed) {
+		return usual / 2
+	}
+	return usual
 }
 
 // carryAfter leaves the server the time to hear the last message of phase 1.

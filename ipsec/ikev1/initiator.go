@@ -36,7 +36,7 @@ func (sa *phase1) presents() (out []isakmp.Payload) {
 // transmit sends our next message and sees to it that it is sent again.
 func (sa *phase1) transmit(now time.Time, msg []byte) {
 	sa.out, sa.tries, sa.refused, sa.doubt = msg, 0, 0, false
-	sa.e.timers.set(&sa.retry, now.Add(sa.e.jitter(phase1Retries[0])))
+	sa.e.timers.set(&sa.retry, now.Add(sa.e.jitter(sa.dial.patience(now, phase1Retries[0]))))
 	sa.send(sa.path, msg)
 }
 
@@ -46,7 +46,7 @@ func (sa *phase1) resend(now time.Time) {
 		sa.dial.failed(now, sa, sa.problem())
 		return
 	}
-	sa.e.timers.set(&sa.retry, now.Add(sa.e.jitter(phase1Retries[sa.tries])))
+	sa.e.timers.set(&sa.retry, now.Add(sa.e.jitter(sa.dial.patience(now, phase1Retries[sa.tries]))))
 	sa.send(sa.path, sa.out)
 }
 

@@ -351,7 +351,7 @@ func (q *quick) due(now time.Time) {
 			sa.send(sa.path, sa.out) // the server may not know us yet
 		}
 		sa.send(sa.path, q.reply.answer)
-		sa.e.timers.set(&q.timer, now.Add(quickRetries[q.tries]))
+		sa.e.timers.set(&q.timer, now.Add(sa.client.dial.patience(now, quickRetries[q.tries])))
 		return
 	}
 	q.close()

@@ -139,7 +139,7 @@ func (q *quick) sendFirst(now time.Time, public []byte) {
 	if start.old != nil {
 		sa.e.log.Info("rekeying", "mark", sa.client.mark, "spi-out", start.old.out)
 	}
-	sa.e.timers.set(&q.timer, now.Add(quickRetries[0]))
+	sa.e.timers.set(&q.timer, now.Add(sa.client.dial.patience(now, quickRetries[0])))
 	sa.send(sa.path, msg)
 }
 
@@ -227,7 +227,7 @@ func (q *quick) finish(now time.Time, question, iv []byte, choice phase2Choice, 
 	q.reply.set(question, msg)
 	c.quick, q.child = nil, nil
 	q.tries, q.start.made = 0, c
-	e.timers.set(&q.timer, now.Add(quickRetries[0]))
+	e.timers.set(&q.timer, now.Add(sa.client.dial.patience(now, quickRetries[0])))
 	c.state, c.confirmed = childConfirmed, now
 	sa.send(sa.path, msg)
 	c.activate(now)
@@ -244,7 +244,7 @@ func (q *quick) done(now time.Time) {
 	if c.packets == 0 && !c.traffic(now) && q.tries < len(quickRetries) {
 		sa.send(sa.path, q.reply.answer)
 	}
-	sa.e.timers.set(&q.timer, now.Add(quickRetries[min(q.tries, len(quickRetries)-1)]))
+	sa.e.timers.set(&q.timer, now.Add(c.client.dial.patience(now, quickRetries[min(q.tries, len(quickRetries)-1)])))
 }
 
 // failed tells whoever dialed that nothing came of a quick mode of ours.
