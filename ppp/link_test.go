@@ -394,12 +394,17 @@ func TestLookout(t *testing.T) {
 		s.expect()
 		asked("c021 09 01 0008 01020304")
 		s.recv("c021 0a 01 0008 a1a2a3a4")
+		s.now = s.now.Add(2 * time.Second) // a slow machine looks late
+		tx = s.now
+		s.run(0)
+		s.expect("c021 09 02 0008 01020304")
+		s.recv("c021 0a 02 0008 a1a2a3a4")
 		flow(2*time.Second, true)
 		s.expect()
 		if silent != 0 {
 			t.Fatalf("%v: silent, though every question was answered", unit)
 		}
-		asked("c021 09 02 0008 01020304")
+		asked("c021 09 03 0008 01020304")
 		flow(1100*time.Millisecond, false)
 		if silent != 1 {
 			t.Fatalf("%v: silence was told %d times", unit, silent)
@@ -410,7 +415,7 @@ func TestLookout(t *testing.T) {
 		if silent != 1 {
 			t.Errorf("%v: silence was told %d times within one keepalive", unit, silent)
 		}
-		s.expect("c021 09 03 0008 01020304")
+		s.expect("c021 09 04 0008 01020304")
 		flow(2*time.Second, true)
 		flow(15*time.Second, false)
 		flow(2*time.Second, true)

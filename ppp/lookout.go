@@ -33,10 +33,13 @@ func (l *Link) lookoutTick(now time.Time) {
 	if l.meter.rxAt.After(sign) {
 		sign = l.meter.rxAt
 	}
+	if !sign.Before(w.asked) { // answered, however late we look
+		w.asked = time.Time{}
+	}
 	w.next = now.Add(lookAfter)
 	switch {
 	case now.Sub(sign) < lookAfter:
-		w.asked, w.next = time.Time{}, sign.Add(lookAfter)
+		w.next = sign.Add(lookAfter)
 	case !w.asked.IsZero():
 		if !now.Before(w.calm) { // a peer that takes longer to answer is not mended all the time
 			w.calm = now.Add(l.cfg.Keepalive)

@@ -131,7 +131,7 @@ func (e *Engine) Renew(now time.Time, m ipsec.Mark) {
 	e.at = now
 	defer e.flush()
 	c := e.clients[m]
-	if c == nil || c.dial == nil || len(c.children) == 0 {
+	if c == nil || c.dial == nil || c.dial.over || len(c.children) == 0 {
 		return
 	}
 	e.log.Info("nothing comes through the SAs, renewing them", "mark", m, "server", c.path.Remote)
